@@ -1,0 +1,25 @@
+"""The one exception that is the person's to mend, and the wording of unknown names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the person can mend: the message says what was got, what was wanted and what to type.
+
+    The command line prints it as one line and exits with code 2.
+    """
+
+
+def unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> UserError:
+    """The error for a name that does not exist, with the nearest existing name.
+
+    `what` is the kind of thing ("proxy"), `known` the names that exist, `hint` an extra sentence.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
+    guess = f"; did you mean '{near[0]}'?" if near else ""
+    extra = f" {hint}" if hint else ""
+    return UserError(f"unknown {what} '{got}'{guess} (known: {', '.join(names)}){extra}")
