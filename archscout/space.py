@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -35,6 +35,8 @@ class SearchSpace:
     format_of, parse_of:  arch <-> text; default "3-0-1". parse_of raises UserError for what is not in the space.
     describe:      arch -> JSON-able picture for the report, see page.py; optional.
     distinct:      number of canonical architectures where known.
+    sample_of:     how a random canonical architecture is drawn; default: every raw choice equally likely.
+    remake:        (factory, arguments) by which another process makes this space again; set by `portable`.
     """
 
     name: str
@@ -48,6 +50,13 @@ class SearchSpace:
     parse_of: Callable[[str], Arch] | None = None
     describe: Callable[[Arch], dict[str, Any]] | None = None
     distinct: int | None = None
+    sample_of: Callable[[np.random.Generator], Arch] | None = None
+    remake: tuple[Callable[..., SearchSpace], tuple[Any, ...]] | None = None
+
+    def __reduce__(self) -> Any:
+        if self.remake:
+            return portable, self.remake
+        return super().__reduce__()
 
     def __post_init__(self) -> None:
         if not self.choices or any(len(options) == 0 for options in self.choices.values()):
@@ -126,7 +135,9 @@ class SearchSpace:
         return self.require(arch)
 
     def sample(self, rng: np.random.Generator) -> Arch:
-        """A random architecture: every raw choice equally likely, then made canonical."""
+        """A random architecture in canonical form: from `sample_of`, or every raw choice equally likely."""
+        if self.sample_of:
+            return self.sample_of(rng)
         return self.canonical(tuple(int(rng.integers(len(options))) for options in self.choices.values()))
 
     def mutate(self, arch: Arch, rng: np.random.Generator) -> Arch:
@@ -158,3 +169,8 @@ class SearchSpace:
                 if near not in seen:
                     seen.add(near)
                     yield near
+
+
+def portable(factory: Callable[..., SearchSpace], arguments: tuple[Any, ...]) -> SearchSpace:
+    """The space `factory(*arguments)`, which travels to another process as that call instead of as closures."""
+    return replace(factory(*arguments), remake=(factory, arguments))

@@ -1,0 +1,137 @@
+"""What a run is asked to do: one checked, saved, re-readable value."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from archscout.errors import UserError, unknown
+
+SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+LEAST_BUDGET = 40.0  # seconds; starting the workers and measuring the device already take about 20
+
+
+def cores() -> int:
+    """The processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def parse_seconds(value: str | float | int) -> float:
+    """A duration in seconds from "20m", "90s", "1.5h" or a number of seconds. Raises UserError otherwise."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", str(value))
+        if not found:
+            raise UserError(f"'{value}' is no duration; write a number with s, m or h, like 20m")
+        seconds = float(found[1]) * SECONDS[found[2]]
+    if not math.isfinite(seconds) or seconds < LEAST_BUDGET:
+        raise UserError(f"a budget of {seconds:g} s is too short; the least is {LEAST_BUDGET:g}s, and 5m or more is useful")
+    return seconds
+
+
+class Config(BaseModel):
+    """Everything that decides a run, in base units; saved as config.toml in the run folder.
+
+    Counts (`candidates`, `finalists`, `epochs`) make a run reproducible from its seed; a `budget` in seconds is turned
+    into counts when the run starts. Giving both keeps the given counts and plans the rest.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    data: str = Field(description="image folder, .npz file, torchvision:NAME or digits")
+    data_root: str | None = Field(None, description="where torchvision data lie")
+    size: int | None = Field(None, ge=4, le=1024, description="side in pixels to which images are brought")
+    group: str | None = Field(None, description="regular expression on the file path; images of one group stay together")
+    strict: bool = Field(False, description="refuse data with any unreadable image")
+    space: str = Field("mobilenet", description="search space")
+    strategy: str = Field("evolution", description="what proposes architectures")
+    proxies: tuple[str, ...] = Field((), description="zero-shot proxies that rank; empty: the default set")
+    select: str = Field("full", description="selector of the training images in verification")
+    limits: dict[str, float] = Field({}, description="largest allowed costs: ms, bytes, counts")
+    budget: float | None = Field(None, description="seconds the whole run may take")
+    candidates: int | None = Field(None, ge=2, le=10_000_000, description="architectures to score")
+    finalists: int | None = Field(None, ge=1, le=1000, description="architectures to verify by training")
+    epochs: float | None = Field(None, gt=0, le=10_000, description="epochs of the full training")
+    metric: Literal["auto", "accuracy", "balanced_accuracy"] = Field("auto", description="what decides")
+    flip: Literal["auto", "yes", "no"] = Field("auto", description="mirror images in training")
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: str = Field("cpu", description="cpu, cuda or cuda:N")
+    devices: int = Field(1, ge=1, le=64, description="GPUs for the full training")
+    workers: int | str = Field(default_factory=cores, description="processes, or ray, or ray://ADDRESS")
+    threads: int = Field(1, ge=1, le=256, description="threads of each scoring and each verification")
+    train_threads: int = Field(default_factory=cores, ge=1, le=256, description="threads of the full training")
+    timeout: float = Field(120.0, gt=0, description="seconds after which scoring one network is given up")
+    out: str = Field("", description="run folder; empty: runs/DATA-SPACE-N")
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value: str) -> str:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+            raise ValueError(f"'{value}' is no device; write cpu, cuda or cuda:0")
+        return value
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _workers(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.isdigit():
+            value = int(value)
+        if isinstance(value, int) and not 0 <= value <= 1024:
+            raise ValueError(f"{value} workers; write a number from 0 to 1024, ray, or ray://ADDRESS")
+        if isinstance(value, str) and not (value == "ray" or value.startswith("ray://")):
+            raise ValueError(f"'{value}' workers; write a number, ray, or ray://ADDRESS")
+        return value
+
+    def to_toml(self) -> str:
+        """The config as TOML text, without the keys that are None."""
+        return tomli_w.dumps({k: v for k, v in self.model_dump(mode="json").items() if v is not None})
+
+
+def make_config(values: Mapping[str, Any]) -> Config:
+    """A checked Config from plain values; None means not given. Raises UserError that names the key and the remedy.
+
+    `budget` may be text like "20m", `limits` a mapping or a list of "latency=5ms".
+    """
+    from archscout.costs.limits import parse_limits
+
+    given = {key: value for key, value in values.items() if value is not None}
+    for key in given:
+        if key not in Config.model_fields:
+            raise unknown("setting", key, Config.model_fields)
+    if "budget" in given:
+        given["budget"] = parse_seconds(given["budget"])
+    if "limits" in given:
+        given["limits"] = parse_limits(given["limits"])
+    if isinstance(given.get("proxies"), str):
+        given["proxies"] = tuple(part.strip() for part in given["proxies"].split(",") if part.strip())
+    try:
+        config = Config(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "config"
+        if first["type"] == "missing":
+            raise UserError(f"'{place}' is missing; give it on the command line or in the config file") from None
+        wanted = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"setting '{place}': {wanted} (got {str(first.get('input'))[:80]!r})") from None
+    if config.budget is None and config.epochs is None:
+        config = config.model_copy(update={"budget": 20 * 60.0})
+    return config
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The plain values of a TOML config file. Raises UserError if it is absent or no TOML."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UserError(f"cannot read the config file {path} ({error.strerror}); check the path") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no TOML file ({error}); write lines like: space = \"mobilenet\"") from None
