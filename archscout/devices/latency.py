@@ -1,0 +1,334 @@
+"""Measured time and memory of a network on this machine: one inference, one training step."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from scipy.stats import binom
+from torch import nn
+
+from archscout.errors import UserError
+from archscout.space import Shape
+
+BLOCKS = 8
+
+try:
+    import resource
+
+    _THREAD: int | None = resource.RUSAGE_THREAD
+except (ImportError, AttributeError):  # Windows and macOS do not count preemptions of a thread
+    _THREAD = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """The time of one inference at batch 1, in milliseconds, with what it was measured on.
+
+    median:      the latency. low and high enclose it with 95 % confidence (order statistics; repeats as if independent).
+    p95:         95 of 100 repeats were at most this slow.
+    repeats:     timed runs, after the warm-up.
+    noise:       standard deviation of the medians of eight consecutive blocks, relative to the median: what the
+                 machine did meanwhile. Above about .1 another measurement may differ by as much.
+    interrupted: share of the repeats in which the system gave the core to another process; of those the time on
+                 the core counts (one thread, Linux), otherwise the wall clock does.
+    """
+
+    median: float
+    low: float
+    high: float
+    p95: float
+    repeats: int
+    noise: float
+    device: str
+    runtime: str
+    threads: int
+    interrupted: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name; `Latency(**mapping)` is the inverse."""
+        return asdict(self)
+
+
+def measure_latency(
+    model: nn.Module,
+    input_shape: Shape,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    seconds: float = 0.5,
+    min_repeats: int = 20,
+) -> Latency:
+    """The latency of a network in PyTorch: batch 1, evaluation mode, inference mode, channels-last, no compilation.
+
+    Use it to check a predicted latency, or as the number to report. It takes about 1.3 x `seconds`, or `min_repeats`
+    runs if those take longer (at most 5 x `seconds`, then at least 5 runs). `input_shape` is (channels, height, width).
+    A copy is measured; the model, the thread count and the random state are left as found.
+    """
+    where = checked_device(device)
+    with _copied(model, where, training=False) as network, torch.inference_mode():
+        image = _images(1, input_shape, where)
+        with limited_threads(threads):
+            return timed(
+                lambda: network(image),
+                seconds=seconds,
+                min_repeats=min_repeats,
+                device=device_name(where),
+                runtime="torch",
+                threads=threads,
+                wait=_waiter(where),
+            )
+
+
+def measure_training(
+    model: nn.Module,
+    input_shape: Shape,
+    classes: int,
+    *,
+    batch: int = 64,
+    threads: int = 1,
+    device: str = "cpu",
+    seconds: float = 0.5,
+) -> float:
+    """Milliseconds per image of one training step: forward, cross-entropy, backward, SGD with momentum.
+
+    Use it to foretell how long a training takes. It needs about `seconds`, or three steps if those take longer.
+    `input_shape` is (channels, height, width). A copy is trained; the model, the thread count and the random state
+    are left as found.
+    """
+    where = checked_device(device)
+    with _copied(model, where, training=True) as network:
+        images = _images(batch, input_shape, where)
+        labels = (torch.arange(batch) % classes).to(where)
+        optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+
+        with limited_threads(threads):
+            found = timed(
+                step,
+                seconds=seconds,
+                min_repeats=3,
+                device=device_name(where),
+                runtime="torch",
+                threads=threads,
+                wait=_waiter(where),
+            )
+    return found.median / batch
+
+
+def measure_memory(model: nn.Module, input_shape: Shape, *, device: str = "cpu") -> int:
+    """Bytes that one inference really holds at its peak: weights, input, activations and work space of the kernels.
+
+    Use it to see how far the counted `memory` is from what PyTorch allocates on a device: kernels take work space that
+    no count knows. One profiled run. Memory of the libraries themselves (the process) is not in it.
+    `input_shape` is (channels, height, width).
+    """
+    where = checked_device(device)
+    with _copied(model, where, training=False) as network, torch.inference_mode(), limited_threads(1):
+        image = _images(1, input_shape, where)
+        network(image)
+        held = image.nbytes + sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+        if where.type == "cuda":
+            torch.cuda.synchronize(where)
+            before = torch.cuda.memory_allocated(where)
+            torch.cuda.reset_peak_memory_stats(where)
+            network(image)
+            torch.cuda.synchronize(where)
+            return held + torch.cuda.max_memory_allocated(where) - before
+        if where.type != "cpu":
+            raise UserError(f"memory is measured on cpu or cuda, got '{device}'")
+        return held + _peak_allocated(lambda: network(image))
+
+
+def timed(
+    run: Callable[[], object],
+    *,
+    seconds: float,
+    min_repeats: int,
+    device: str,
+    runtime: str,
+    threads: int,
+    wait: Callable[[], None] | None = None,
+) -> Latency:
+    """The time of calling `run`, in milliseconds: warm-up until stable, then repeats until `seconds` have passed.
+
+    `wait` blocks until the device has finished. Garbage collection pauses meanwhile. Where the machine is shared, a
+    repeat in which the system took the core away (an involuntary context switch of this thread) counts with the time
+    that the thread was on the core; this needs one thread on Linux.
+    """
+    if seconds <= 0 or min_repeats < 1:
+        raise UserError(f"a measurement needs seconds > 0 and at least one repeat, got {seconds} and {min_repeats}")
+    on_core = threads == 1 and wait is None and _THREAD is not None
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        _warm_up(run, wait, seconds)
+        samples: list[float] = []
+        interrupted = 0
+        begin = time.perf_counter()
+        while True:
+            switches = _switches() if on_core else 0
+            core = time.thread_time_ns() if on_core else 0
+            start = time.perf_counter_ns()
+            run()
+            if wait:
+                wait()
+            spent = time.perf_counter_ns() - start
+            if on_core and _switches() > switches:
+                spent = min(spent, time.thread_time_ns() - core)
+                interrupted += 1
+            samples.append(spent / 1e6)
+            passed = time.perf_counter() - begin
+            if passed >= seconds and (
+                len(samples) >= min_repeats or (passed >= 5 * seconds and len(samples) >= min(5, min_repeats))
+            ):
+                break
+    finally:
+        if collecting:
+            gc.enable()
+    median, low, high = median_interval(samples)
+    ordered = sorted(samples)
+    return Latency(
+        median=median,
+        low=low,
+        high=high,
+        p95=ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
+        repeats=len(samples),
+        noise=_noise(samples),
+        device=device,
+        runtime=runtime,
+        threads=threads,
+        interrupted=interrupted / len(samples),
+    )
+
+
+def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """The median and the order statistics that enclose the true median with at least this confidence.
+
+    With n independent samples the count below the true median is Binomial(n, 1/2); the k-th smallest and k-th largest
+    enclose it with probability 1 - 2 P(count < k). With fewer than six samples (at 95 %) the range is returned, which
+    covers less.
+    """
+    ordered = sorted(samples)
+    k = max(1, int(binom.ppf((1 - confidence) / 2, len(ordered), 0.5)))
+    return statistics.median(ordered), ordered[k - 1], ordered[-k]
+
+
+def device_name(device: torch.device) -> str:
+    """The device as it is written beside a number: "cpu", or the name of the card."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def checked_device(device: str) -> torch.device:
+    """The torch device of a name, or a UserError if there is none such here."""
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no device '{device}' here ({reason}); wanted cpu, or cuda where there is a card") from None
+    return where
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """PyTorch computes with this many threads inside the block, and with as many as before after it."""
+    if threads < 1:
+        raise UserError(f"threads is at least 1, got {threads}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _switches() -> int:
+    """How often the system has taken the core away from this thread."""
+    return resource.getrusage(_THREAD).ru_nivcsw if _THREAD is not None else 0
+
+
+def _warm_up(run: Callable[[], object], wait: Callable[[], None] | None, seconds: float) -> None:
+    """Calls until the best of three is within 5 % of the best of the three before, or 30 % of `seconds` is used."""
+    best = float("inf")
+    begin = time.perf_counter()
+    while True:
+        previous, best = best, float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            run()
+            if wait:
+                wait()
+            best = min(best, time.perf_counter() - start)
+            if time.perf_counter() - begin > 0.3 * seconds:
+                return
+        if best > 0.95 * previous:
+            return
+
+
+def _noise(samples: list[float]) -> float:
+    size = max(1, len(samples) // BLOCKS)
+    medians = [statistics.median(samples[at : at + size]) for at in range(0, len(samples) - size + 1, size)]
+    return statistics.pstdev(medians) / statistics.median(samples)
+
+
+@contextmanager
+def _copied(model: nn.Module, device: torch.device, *, training: bool) -> Iterator[nn.Module]:
+    cards = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cards):
+        yield copy.deepcopy(model).train(training).to(device=device).to(memory_format=torch.channels_last)
+
+
+def _images(batch: int, input_shape: Shape, device: torch.device) -> torch.Tensor:
+    images = torch.randn(batch, *input_shape, generator=torch.Generator().manual_seed(0))
+    return images.to(device).contiguous(memory_format=torch.channels_last)
+
+
+def _waiter(device: torch.device) -> Callable[[], None] | None:
+    if device.type == "cpu":
+        return None
+    if device.type == "cuda":
+        return lambda: torch.cuda.synchronize(device)
+    return lambda: torch.accelerator.synchronize(device)
+
+
+def _peak_allocated(run: Callable[[], object]) -> int:
+    """Largest sum of bytes that PyTorch's CPU allocator has handed out at once while `run` ran."""
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with _quiet_stderr(), torch.profiler.profile(activities=cpu, profile_memory=True) as record:
+        run()
+    results = record.profiler.kineto_results if record.profiler else None
+    if results is None:
+        raise RuntimeError("the profiler recorded nothing")
+    held = peak = 0
+    for event in sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """What the profiler's C++ code writes to the console inside the block is thrown away."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
