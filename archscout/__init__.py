@@ -1,0 +1,56 @@
+"""Archscout finds the neural network for your images and your hardware. The public names; nothing is computed at import."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from archscout.verbs import predict as predict
+    from archscout.errors import UserError as UserError
+    from archscout.pipeline import demo as demo
+    from archscout.pipeline import resume as resume
+    from archscout.pipeline import search as search
+    from archscout.pipeline import train as train
+    from archscout.probe import NotDefined as NotDefined
+    from archscout.probe import Probe as Probe
+    from archscout.probe import Proxy as Proxy
+    from archscout.ranking import rank as rank
+    from archscout.result import Result as Result
+    from archscout.scoring import score as score
+    from archscout.space import Arch as Arch
+    from archscout.space import SearchSpace as SearchSpace
+    from archscout.verbs import export as export
+    from archscout.verbs import methods as methods
+    from archscout.verbs import report as report
+
+HOME = {
+    "Arch": "space",
+    "NotDefined": "probe",
+    "Probe": "probe",
+    "Proxy": "probe",
+    "Result": "result",
+    "SearchSpace": "space",
+    "UserError": "errors",
+    "demo": "pipeline",
+    "export": "verbs",
+    "methods": "verbs",
+    "predict": "verbs",
+    "rank": "ranking",
+    "report": "verbs",
+    "resume": "pipeline",
+    "score": "scoring",
+    "search": "pipeline",
+    "train": "pipeline",
+}
+__all__ = sorted(HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name in HOME:
+        return getattr(import_module(f"archscout.{HOME[name]}"), name)
+    raise AttributeError(f"module 'archscout' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

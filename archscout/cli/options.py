@@ -1,0 +1,83 @@
+"""Options that several verbs share, and how tables are printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Data = Annotated[str | None, typer.Option(help="Image folder, .npz file, torchvision:NAME, or digits.")]
+DataRoot = Annotated[str | None, typer.Option(help="Where torchvision data lie.")]
+Size = Annotated[int | None, typer.Option(help="Side in pixels to bring images to (default: their own size, at most 224).")]
+Group = Annotated[
+    str | None, typer.Option(help="Regular expression on file paths; images of one group stay on one side of a split.")
+]
+Strict = Annotated[bool | None, typer.Option("--strict", help="Refuse data with any unreadable image.")]
+Budget = Annotated[str | None, typer.Option(help="Time for the whole run, like 20m; turned into counts at the start.")]
+Epochs = Annotated[float | None, typer.Option(help="Epochs of the full training.")]
+Metric = Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, or auto (balanced if imbalanced).")]
+Flip = Annotated[str | None, typer.Option(help="Mirror images in training: yes, no, or auto (decided from the images).")]
+Seed = Annotated[int | None, typer.Option(help="Everything random follows from it.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
+Devices = Annotated[int | None, typer.Option(help="GPUs for the full training.")]
+TrainThreads = Annotated[int | None, typer.Option(help="Threads of the full training (default: all cores).")]
+Out = Annotated[Path | None, typer.Option(help="New run folder (default: runs/DATA-SPACE-N).")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any of these settings; flags win.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Run = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
+
+
+def show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print rows as a table, or as JSON."""
+    if as_json:
+        print(json.dumps(list(rows), indent=1))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in rows[0] if rows else ():
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(Text(f"{v:.4g}" if isinstance(v, float) else str(v)) for v in row.values()))
+    Console().print(table)
+
+
+def conclude(result: Any, as_json: bool) -> None:
+    """Print what a run found: the folder, the winner, its accuracy with the baseline beside it, latency, the report."""
+    from archscout.facts import facts_of
+
+    facts = facts_of(result.folder)
+    found = facts["summary"]
+    if as_json:
+        print(json.dumps({**found, "folder": str(result.folder), "report": str(result.report)}, indent=1))
+        return
+    metric = found["metric"].replace("_", " ")
+    print(f"run       {result.folder}")
+    print(f"winner    {found['winner']}  ({found['space']}, {found['winner_role']})")
+    if test := found["test"]:
+        print(
+            f"test      {metric} {100 * test['value']:.1f} % (95 % interval {100 * test['low']:.1f} to "
+            f"{100 * test['high']:.1f}, n = {test['n']})"
+        )
+    if (baseline := found["baseline"]) and found["validation"] is not None and baseline["validation"] is not None:
+        print(
+            f"beside    in verification: winner {100 * found['validation']:.1f} %, plain baseline "
+            f"{100 * baseline['validation']:.1f} % (validation {metric}, short training)"
+        )
+    if latency := found["latency"]:
+        print(
+            f"latency   {latency['median']:.2f} ms ({latency['low']:.2f} to {latency['high']:.2f}; {latency['device']}, "
+            f"{latency['runtime']}, {latency['threads']} thread, batch 1)"
+        )
+    size = f"{found['params'] / 1000:.1f} k params" if found["params"] else ""
+    if found["memory_bytes"]:
+        size += f", {found['memory_bytes'] / 1e6:.2f} MB memory"
+    print(f"size      {size}")
+    print(f"time      {found['seconds']:.0f} s")
+    print(f"report    {result.report}")

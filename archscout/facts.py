@@ -1,0 +1,217 @@
+"""From the log of a run to the facts that its report shows. Reads only; an unfinished run gives fewer facts."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import kendalltau, spearmanr
+
+from archscout.result import Result
+
+FILES = {
+    "config.toml": "what was asked for, with every default filled in",
+    "trials.jsonl": "the log: proposals, scores, measurements, changes of plan",
+    "architecture.json": "the winner, its input and its classes",
+    "weights.safetensors": "its trained weights",
+    "model.onnx": "the network to deploy, normalisation inside",
+    "report.html": "this page",
+    "run.log": "messages",
+}
+
+
+def facts_of(folder: str | Path) -> dict[str, Any]:
+    """The facts of a run for `page.write_report`; everything in it is JSON."""
+    result = Result(folder)
+    events = result.events
+    config = tomllib.loads((result.folder / "config.toml").read_text(encoding="utf-8"))
+    audit, deployed, trained = (events.get(k) or {} for k in ("audit", "deployed", "trained"))
+    records = events.get("verified") or []
+    data = events.get("data") or {}
+    metric = events.get("metric") or "accuracy"
+    spent = stages(events)
+    facts: dict[str, Any] = {
+        "title": f"archscout: {Path(config['data']).name}",
+        "version": version("archscout"),
+        "created": (events.get("versions") or {}).get("date", ""),
+        "state": "finished" if result.finished else "unfinished",
+        "command": reproduce(config),
+        "versions": events.get("versions") or {},
+        "folder": str(result.folder),
+        "metric": metric,
+        "time": spent,
+        "files": [
+            {"name": name, "what": what, "bytes": (result.folder / name).stat().st_size}
+            for name, what in FILES.items()
+            if (result.folder / name).exists()
+        ],
+        "config": config,
+    }
+    if data:
+        facts["data"] = {
+            "source": config["data"],
+            "images": data["images"],
+            "shape": data["shape"],
+            "classes": data["classes"],
+            "counts": data["counts"],
+            "notes": data["notes"],
+            "split": data.get("split", ""),
+        }
+    if plan := events.get("plan"):
+        facts["plan"] = {k: v for k, v in plan.items() if k != "seconds"} | {"budget_seconds": config.get("budget")}
+        facts["plan_changes"] = [v for k, v in events.items() if k.startswith("plan-change/")]
+    if result.candidates:
+        finalists = {r["arch"] for r in records if r["role"] != "baseline"}
+        facts["candidates"] = [{**c, "finalist": c["arch"] in finalists} for c in result.candidates]
+        facts["cost_axis"] = (events.get("goal") or {}).get("cost_axis", "macs")
+        facts["directions"] = (events.get("goal") or {}).get("directions", {})
+        facts["failures"] = [
+            {"arch": c["arch"], "reason": f"{name}: {reason}"}
+            for c in result.candidates
+            for name, reason in c["failures"].items()
+        ][:200]
+    if records:
+        by_arch = {c["arch"]: c for c in result.candidates}
+        facts["entrants"] = [
+            {
+                **{k: r[k] for k in ("arch", "space", "role", "costs", "eliminated_after", "failure", "validation")},
+                "rounds": [{k: x[k] for k in ("epochs", "validation", "seconds")} for x in r["rounds"]],
+                "measured_latency": (events.get(f"latency/{r['key']}") or {}).get("median"),
+                "rank": by_arch.get(r["arch"], {}).get("rank"),
+                "scores": by_arch.get(r["arch"], {}).get("scores", {}),
+            }
+            for r in records
+        ]
+        facts["correlation"] = correlations(facts["entrants"], facts["directions"])
+    if trained:
+        facts["training"] = trained
+    if audit:
+        facts["audit"] = audit
+    if drawing := events.get("network"):
+        facts["network"] = drawing
+    if "winner" in events or "only_winner" in events:
+        facts["summary"] = summary(result, config, spent)
+    facts["deployed"] = deployed
+    return facts
+
+
+def summary(result: Result, config: dict[str, Any], spent: list[dict[str, Any]]) -> dict[str, Any]:
+    """The headline: what was found, how good, beside what, how fast, and whether the limits hold."""
+    best, events = result.best, result.events
+    metric = events.get("metric") or "accuracy"
+    deployed = events.get("deployed") or {}
+    baseline = next((r for r in events.get("verified") or [] if r["role"] == "baseline"), None)
+    test = best["test"]
+    out: dict[str, Any] = {
+        "space": best["space"],
+        "winner": best["arch"],
+        "winner_role": best["role"],
+        "metric": metric,
+        "validation": best.get("validation"),
+        "test": None
+        if test is None
+        else {"value": test[metric], "low": test[f"{metric}_low"], "high": test[f"{metric}_high"], "n": test["n"]},
+        "baseline": None
+        if baseline is None
+        else {
+            "arch": baseline["arch"],
+            "validation": baseline["validation"],
+            "params": baseline["costs"].get("params"),
+            "latency": (events.get(f"latency/{baseline['key']}") or {}).get("median", baseline["costs"].get("latency")),
+        },
+        "latency": deployed.get("latency"),
+        "onnx_latency": deployed.get("onnx_latency"),
+        "peak_memory_measured": deployed.get("peak_memory"),
+        "memory_bytes": best["costs"].get("memory"),
+        "params": best["costs"].get("params"),
+        "macs": best["costs"].get("macs"),
+        "limits": config.get("limits", {}),
+        "seconds": sum(stage["seconds"] for stage in spent),
+    }
+    out["verdict"] = verdict(out, deployed)
+    return out
+
+
+def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
+    """One honest sentence or two: was the winner better than the baseline, and do the measured limits hold."""
+    parts = []
+    baseline, validation = found["baseline"], found["validation"]
+    if found["winner_role"] == "baseline":
+        parts.append("The plain baseline was best in verification: the search found nothing better for this data and budget.")
+    elif baseline and baseline["validation"] is not None and validation is not None:
+        gap = 100 * (validation - baseline["validation"])
+        parts.append(f"In verification it stood {gap:+.1f} points against the plain baseline, trained in the same stage.")
+    if found["winner_role"] == "random":
+        parts.append("The winner is the random control, so the proxies did not help here.")
+    limit, latency = found["limits"].get("latency"), found["latency"]
+    if limit is not None and latency:
+        if latency["median"] <= limit:
+            parts.append(f"Measured alone at the end it takes {latency['median']:.2f} ms, within the limit of {limit:g} ms.")
+        else:
+            parts.append(
+                f"Measured alone at the end it takes {latency['median']:.2f} ms, ABOVE the limit of {limit:g} ms "
+                f"(when it was admitted it measured below)."
+            )
+    return " ".join(parts)
+
+
+def stages(events: dict[str, Any]) -> list[dict[str, Any]]:
+    """Seconds of each stage, from the moments at which they ended."""
+    out, before = [], 0.0
+    for key, value in events.items():
+        if key.startswith("stage/"):
+            out.append({"stage": key.removeprefix("stage/"), "seconds": max(value["ended"] - before, 0.0)})
+            before = value["ended"]
+    return out
+
+
+def correlations(entrants: list[dict[str, Any]], directions: dict[str, str]) -> dict[str, Any]:
+    """Rank correlation of each proxy, and of the aggregate rank, with the first-round validation of the entrants.
+
+    The first round is the one in which every entrant trained for the same share. Signs are such that positive is good.
+    """
+    usable = [e for e in entrants if e["rounds"] and e["scores"]]
+    if len(usable) < 3:
+        return {}
+    truth = np.array([e["rounds"][0]["validation"] for e in usable])
+    columns = {"rank": [-e["rank"] for e in usable]} if all(e["rank"] for e in usable) else {}
+    for name, direction in directions.items():
+        if all(name in e["scores"] for e in usable):
+            columns[name] = [e["scores"][name] * (1 if direction == "max" else -1) for e in usable]
+    out = {}
+    for name, column in columns.items():
+        if len(set(column)) > 1 and len(set(truth)) > 1:
+            out[name] = {
+                "spearman": float(spearmanr(column, truth).statistic),
+                "kendall": float(kendalltau(column, truth).statistic),
+                "n": len(usable),
+            }
+    return out
+
+
+def reproduce(config: dict[str, Any]) -> str:
+    """The command line that asks for the same run."""
+    words = ["archscout", "search", "--data", config["data"]]
+    for key, value in config.items():
+        flag = "--" + key.replace("_", "-")
+        if key in ("data", "out") or value in ("", [], {}, False):
+            continue
+        if key == "limits":
+            words += [w for name, limit in value.items() for w in ("--limit", f"{name}={limit:g}")]
+        elif key == "proxies":
+            words += ["--proxies", ",".join(value)]
+        elif value is True:
+            words.append(flag)
+        else:
+            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
+
+
+def facts_json(folder: str | Path) -> str:
+    """The facts as JSON text."""
+    return json.dumps(facts_of(folder), indent=1)

@@ -1,0 +1,553 @@
+"""The main job: rank, shortlist, verify, train, audit, export, report. One readable function over the other modules.
+
+A run is a function of its config and its log. Whatever is measured is an event (`run.once`), so calling `follow` again
+on the same folder repeats nothing that was done: that is all there is to resuming.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from archscout.audit import audit
+from archscout.config import Config, make_config, read_toml
+from archscout.costs import COSTS
+from archscout.costs.limits import format_cost
+from archscout.data import Data, load
+from archscout.deploy import export_onnx, load_weights, measure_onnx, save_weights
+from archscout.devices.latency import measure_latency, measure_memory, measure_training
+from archscout.devices.profile import Profile, measure_profile
+from archscout.errors import UserError
+from archscout.execute import executor
+from archscout.fit import evaluate, fit, recipe_for
+from archscout.naming import find, word
+from archscout.plan import Plan, Rates, most_epochs, plan_budget, plan_counts
+from archscout.progress import progress
+from archscout.propose import Costing, propose_and_score, require_feasible, within_limits
+from archscout.proxies import DEFAULT, PROXIES
+from archscout.aggregate import rank_pool
+from archscout.probe import as_proxy
+from archscout.result import Result
+from archscout.run import Run
+from archscout.scoring import Scorer, to_images
+from archscout.selection import SELECTORS
+from archscout.space import Arch, SearchSpace, portable
+from archscout.spaces import SPACES
+from archscout.spaces.plain import plain
+from archscout.strategies import STRATEGIES
+from archscout.strategies.strategy import Goal
+from archscout.verify import Entrant, Trainer, choose, initialise, largest_within, verify
+
+log = logging.getLogger("archscout")
+
+
+@dataclass(frozen=True)
+class Methods:
+    """The objects that a config names: what was given by value, or found by name."""
+
+    source: Any
+    space: Any
+    strategy: Any
+    proxies: Mapping[str, Any]
+    select: Any
+
+
+def search(data: Any, *, out: str | Path | None = None, config: str | Path | None = None, **settings: Any) -> Result:
+    """Find, verify, train, audit and export the network for some images under limits; the whole main job.
+
+    data: image folder, .npz file, torchvision:NAME, digits, a torch Dataset of (image, label), or a pair (X, y).
+    out: the run folder, new; default runs/NAME-N.  settings: the fields of Config (`archscout search --help` explains
+    each); `space`, `strategy`, `proxies` and `select` may also be objects of your own.  Takes the budget (20 minutes
+    unless given). Raises UserError for what the person can mend.
+    """
+    merged = {**(read_toml(config) if config else {}), **{k: v for k, v in settings.items() if v is not None}}
+    settings_, methods = name_methods(data if data is not None else merged.pop("data", None), merged)
+    settings_["out"] = str(out or settings_.get("out") or free_folder(settings_["data"], settings_.get("space", "mobilenet")))
+    checked = make_config(settings_)
+    with Run.create(checked.out, checked.to_toml()) as run:
+        return follow(run, checked, methods)
+
+
+def resume(folder: str | Path, **methods: Any) -> Result:
+    """Continue a run that was stopped, from its log; nothing that it had computed is computed again.
+
+    methods: `data`, `space`, `strategy`, `proxies`, `select` that were given as objects and cannot be found by name.
+    """
+    with Run.open(folder) as run:
+        values = read_toml(run.folder / "config.toml")
+        named, found = name_methods(methods.get("data") or values["data"], {**values, **methods})
+        del named
+        return follow(run, make_config(values), found)
+
+
+def train(
+    data: Any = None,
+    *,
+    run: str | Path | None = None,
+    space: Any = None,
+    arch: str | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Result:
+    """Train one architecture fully, audit and export it: the winner of `run` again, or `arch` of `space` on `data`.
+
+    Give `epochs` for a reproducible run or `budget` for a time. No search and no verification take place.
+    """
+    if run is not None:
+        source = Result(run)
+        base = read_toml(Path(run) / "config.toml")
+        data = base["data"] if data is None else data
+        space, arch = space or source.best["space"], arch or source.best["arch"]
+        settings = {**{k: base[k] for k in ("data_root", "size", "group", "metric", "flip") if k in base}, **settings}
+    if arch is None or data is None:
+        raise UserError("train wants a run folder, or --data with --space and --arch; see archscout train --help")
+    named, methods = name_methods(data, {**settings, "space": space or "mobilenet"})
+    named["out"] = str(out or free_folder(named["data"], "train"))
+    config = make_config(named)
+    with Run.create(config.out, config.to_toml()) as folder:
+        folder.once("only", lambda: {"arch": arch})
+        return follow(folder, config, methods)
+
+
+def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Methods]:
+    """Settings with every method as text, and the objects behind them. Unknown names raise UserError with a guess."""
+    if data is None:
+        raise UserError("no data given; name an image folder, an .npz file, torchvision:NAME or digits with --data")
+    proxies = settings.get("proxies") or DEFAULT
+    if isinstance(proxies, str):
+        proxies = [part.strip() for part in proxies.split(",") if part.strip()]
+    found = {word(p): as_proxy(find("proxy", p, PROXIES)) for p in proxies}
+    if len(found) < len(tuple(proxies)):
+        raise UserError(f"two proxies go by the same name in {[word(p) for p in proxies]}; rename one")
+    space = settings.get("space") or "mobilenet"
+    strategy = settings.get("strategy") or "evolution"
+    select = settings.get("select") or "full"
+    methods = Methods(
+        source=data,
+        space=find("space", space, SPACES),
+        strategy=find("strategy", strategy, STRATEGIES),
+        proxies=found,
+        select=select if select == "full" else find("selector", select, SELECTORS),
+    )
+    text = {
+        **{k: v for k, v in settings.items()},
+        "data": str(data) if isinstance(data, str | Path) else f"object:{type(data).__name__}",
+        "space": address(space),
+        "strategy": address(strategy),
+        "select": address(select),
+        "proxies": [address(p) for p in proxies],
+    }
+    return text, methods
+
+
+def address(method: Any) -> str:
+    """The text under which a method can be found again: its name, or module:name where it can be imported."""
+    if isinstance(method, str):
+        return method
+    module, name = getattr(method, "__module__", None), getattr(method, "__qualname__", None)
+    return f"{module}:{name}" if module and name and "<" not in name else word(method)
+
+
+def free_folder(data: str, kind: str) -> Path:
+    """The first unused runs/DATA-KIND-N."""
+    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(data.replace(":", "-")).stem) or "data"
+    kind = "".join(c if c.isalnum() or c in "-_" else "-" for c in word(kind))
+    number = 1
+    while (folder := Path("runs") / f"{stem}-{kind}-{number}").exists():
+        number += 1
+    return folder
+
+
+class Clock:
+    """Seconds that a run has worked, over all its sessions; the gaps between sessions do not count."""
+
+    def __init__(self, run: Run, budget: float | None) -> None:
+        began, last, self.before, number = None, 0.0, 0.0, 0
+        for event in run.events():
+            if event["event"].startswith("session/"):
+                self.before += (last - began) if began is not None else 0.0
+                began, number = event["time"], number + 1
+            last = event["time"]
+        self.before += (last - began) if began is not None else 0.0
+        run.record(f"session/{number}", {"seconds_before": self.before})
+        self.start = time.monotonic()
+        self.budget = budget
+        self.run = run
+
+    def spent(self) -> float:
+        """Seconds worked so far."""
+        return self.before + time.monotonic() - self.start
+
+    def late(self, share: float) -> bool:
+        """Whether more than a share of the budget is gone; never without a budget."""
+        return self.budget is not None and self.spent() > share * self.budget
+
+    def stage_done(self, name: str) -> None:
+        """Log that a stage ended, and when; the report draws the time from these."""
+        self.run.once(f"stage/{name}", lambda: {"ended": self.spent()})
+        log.info("%s done after %.0f s", name, self.spent())
+
+
+def open_data(run: Run, config: Config, methods: Methods) -> Data:
+    """The images, split as the run first split them. Raises UserError if they changed since."""
+    data = load(
+        methods.source,
+        size=config.size,
+        seed=config.seed,
+        group=config.group,
+        data_root=config.data_root,
+        strict=config.strict,
+    )
+    facts = run.once(
+        "data",
+        lambda: {
+            "fingerprint": data.fingerprint,
+            "shape": list(data.shape),
+            "classes": list(data.classes),
+            "images": len(data.labels),
+            "counts": {name: data.part_counts(name) for name in ("train", "validation", "test")},
+            "notes": list(data.notes),
+            "mirrors": bool(data.mirrors),
+            "mean": list(map(float, data.mean)),
+            "std": list(map(float, data.std)),
+        },
+    )
+    if facts["fingerprint"] != data.fingerprint:
+        raise UserError("the images changed since this run began; put them back, or start a new run with another --out")
+    return data
+
+
+def metric_of(config: Config, data: Data) -> str:
+    """The metric that decides: as configured, or balanced accuracy once the largest class is over twice the smallest."""
+    if config.metric != "auto":
+        return config.metric
+    counts = np.bincount(data.part("train").labels, minlength=len(data.classes))
+    return "balanced_accuracy" if counts.max() > 2 * max(counts.min(), 1) else "accuracy"
+
+
+def make_space(factory: Any, data: Data) -> SearchSpace:
+    """The space for some data, from a factory of (input_shape, classes) or a ready space, which must fit."""
+    if isinstance(factory, SearchSpace):
+        if factory.input_shape != data.shape or factory.classes != len(data.classes):
+            raise UserError(
+                f"space '{factory.name}' is for images {factory.input_shape} and {factory.classes} classes; "
+                f"the data have {data.shape} and {len(data.classes)}"
+            )
+        return factory
+    return portable(factory, (data.shape, len(data.classes)))
+
+
+@dataclass
+class Work:
+    """What the workers of a run do: score an architecture, or train an entrant for a round."""
+
+    scorer: Scorer
+    trainer: Trainer
+
+    def __call__(self, item: Any) -> Any:
+        return self.trainer(item) if isinstance(item, dict) else self.scorer(item)
+
+
+def follow(run: Run, config: Config, methods: Methods) -> Result:
+    """Do what is left of a run, from its log, and write its report."""
+    clock = Clock(run, config.budget)
+    run.once("versions", versions)
+    with progress("reading images", None):
+        data = open_data(run, config, methods)
+    metric = run.once("metric", lambda: metric_of(config, data))
+    log.info(
+        "%d images %s in %d classes; deciding by %s", len(data.labels), "x".join(map(str, data.shape)), len(data.classes), metric
+    )
+    for note in data.notes:
+        log.warning("%s", note)
+    clock.stage_done("read")
+    space = make_space(methods.space, data)
+    only = run.recall("only")
+    if only:
+        arch = space.parse(only["arch"])
+        entrant, plan = Entrant(space, arch, "given", Costing(space, {})(arch)), plan_counts(config)
+        if config.budget is not None and config.epochs is None:
+            plan = None
+    else:
+        entrant, plan = choose_network(run, config, methods, data, space, metric, clock)
+    train_winner(run, config, data, metric, entrant, plan, clock)
+    from archscout.facts import facts_of
+    from archscout.page import write_report
+
+    write_report(facts_of(run.folder), run.folder / "report.html")
+    return Result(run.folder)
+
+
+def choose_network(
+    run: Run, config: Config, methods: Methods, data: Data, space: SearchSpace, metric: str, clock: Clock
+) -> tuple[Entrant, Plan]:
+    """The zero-shot stage and the verification: which network deserves the full training, and the plan followed."""
+    limits = dict(config.limits)
+    for name in limits:
+        if name not in COSTS:
+            raise UserError(f"unknown limit '{name}'; limits are on {', '.join(COSTS)}")
+    with progress("measuring this device", None):
+        profile = Profile.from_json(
+            run.once(
+                "profile",
+                lambda: measure_profile(
+                    space,
+                    device=config.device,
+                    threads=config.threads,
+                    train_threads=config.train_threads,
+                    seconds=min(max(0.03 * (config.budget or 600.0), 4.0), 25.0),
+                    seed=config.seed,
+                ).to_json(),
+            )
+        )
+    clock.stage_done("profile")
+    costing = Costing(space, limits, profile)
+    draws = within_limits(costing)
+    rng = np.random.default_rng([config.seed, 1])
+    sampled = require_feasible(costing, [draws.sample(rng) for _ in range(48)])
+
+    shared = data.share(run.folder / "cache") if config.workers != 0 and config.workers != "ray" else data
+    recipe = recipe_of(config, data, metric)
+    scorer = Scorer(space, batches=scoring_batches(data, config.seed), proxies=tuple(methods.proxies.items()), seed=config.seed)
+    rival = portable(plain, (data.shape, len(data.classes)))
+    trainer = Trainer((space, rival), shared, recipe, metric, methods.select, config.threads, config.device)
+    workers = config.workers if config.device == "cpu" else 0
+    with executor(workers, Work(scorer, trainer), threads=config.threads, timeout=config.timeout) as pool:
+        plan = make_plan(run, config, data, costing, sampled, pool, clock)
+        if plan.training_limit is not None:
+            costing = costing.within({**limits, "training": plan.training_limit})
+        trials = score_candidates(run, config, methods, costing, plan, pool, clock)
+        entrants = shortlist(run, config, methods, costing, Costing(rival, costing.limits, profile), trials, plan)
+        clock.stage_done("score")
+        total = sum(plan_jobs(plan, len(entrants)))
+        with progress("verification", total) as bar:
+            records = verify(
+                run,
+                entrants,
+                plan,
+                pool.with_timeout(None) if hasattr(pool, "with_timeout") else pool,
+                seed=config.seed,
+                on_progress=lambda n, best: bar.advance(n, best=best),
+                out_of_time=lambda: clock.late(0.6),
+            )
+    run.once("verified", lambda: records)
+    best = choose(records)
+    winner = next(e for e in entrants if e.key == best["key"])
+    run.once("winner", lambda: {"space": winner.space.name, "arch": winner.text, "role": winner.role, "validation": best["validation"]})
+    clock.stage_done("verify")
+    log.info("winner: %s (%s), validation %s %.4f", winner.text, winner.role, metric, best["validation"])
+    return winner, plan
+
+
+def plan_jobs(plan: Plan, entrants: int) -> list[int]:
+    """How many trainings each verification round holds."""
+    controls = max(entrants - plan.finalists, 0)
+    left, jobs = plan.finalists, []
+    for _ in plan.rounds:
+        jobs.append(left + controls)
+        left = max(1, (left + 1) // 2)
+    return jobs
+
+
+def make_plan(
+    run: Run, config: Config, data: Data, costing: Costing, sampled: Sequence[Arch], pool: Any, clock: Clock
+) -> Plan:
+    """The plan: from the counts given, or from the budget at rates measured here and now."""
+    if config.budget is None:
+        plan = Plan.from_json(run.once("plan", lambda: plan_counts(config).to_json()))
+    else:
+        def measure() -> dict[str, Any]:
+            outcomes = list(pool.map(list(sampled[:1]) * 2 + list(sampled[:6])))[2:]
+            good = [o.seconds for o in outcomes if o.failure is None]
+            if not good:
+                raise UserError(f"no sampled network could be scored: {outcomes[0].failure}")
+            training = [costing(arch)["training"] for arch in sampled]
+            return {
+                "score_seconds": float(np.mean(good)),
+                "training_ms": [float(q) for q in np.percentile(training, [10, 50, 90])],
+                "spent": clock.spent(),
+            }
+
+        rates = run.once("rates", measure)
+        plan = Plan.from_json(
+            run.once(
+                "plan",
+                lambda: plan_budget(
+                    config,
+                    Rates(rates["score_seconds"], tuple(rates["training_ms"]), rates["spent"]),
+                    train=len(data.part("train")),
+                    final=len(data.part("train")) + len(data.part("validation")),
+                    total=len(data.labels),
+                ).to_json(),
+            )
+        )
+    log.info(
+        "plan: %d candidates, %d finalists in rounds of %s epochs, %.3g epochs of full training",
+        plan.candidates, plan.finalists, ", ".join(f"{e:.2g}" for e in plan.rounds), plan.epochs,
+    )  # fmt: skip
+    return plan
+
+
+def score_candidates(
+    run: Run, config: Config, methods: Methods, costing: Costing, plan: Plan, pool: Any, clock: Clock
+) -> list[dict[str, Any]]:
+    """The logged trials of the zero-shot stage, each with its rank among the scored ones."""
+    directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
+    costs = tuple(name for name in config.limits if name in COSTS) or ("macs",)
+    strategy = methods.strategy(
+        within_limits(costing), seed=config.seed, goal=Goal(scores=directions, costs=costs)
+    )
+    ends = clock.spent() + 1.3 * plan.seconds["score"] if plan.seconds else None
+    with progress("scoring candidates", plan.candidates) as bar:
+        trials = propose_and_score(
+            run,
+            costing,
+            strategy,
+            pool,
+            plan.candidates,
+            on_progress=lambda n, best: bar.advance(n, best=best),
+            out_of_time=lambda: ends is not None and clock.spent() > ends,
+        )
+    scored = [trial for trial in trials if trial.get("scores")]
+    if not scored:
+        failures = next((t["failures"] for t in trials if t.get("failures")), "no feasible network was proposed")
+        raise UserError(f"none of {len(trials)} proposals could be scored: {failures}")
+    for trial, rank in zip(scored, rank_pool([t["scores"] for t in scored], directions), strict=True):
+        trial["rank"] = int(rank)
+    return trials
+
+
+def shortlist(
+    run: Run, config: Config, methods: Methods, costing: Costing, rival: Costing, trials: Sequence[dict[str, Any]], plan: Plan
+) -> list[Entrant]:
+    """The finalists by rank, and the controls beside them; under a latency limit each is measured before it enters."""
+    space = costing.space
+    ranked = sorted((t for t in trials if "rank" in t), key=lambda t: (t["rank"], t["costs"]["params"], t["arch"]))
+
+    def admitted(of: Costing, arch: Arch) -> bool:
+        limit = config.limits.get("latency")
+        if limit is None:
+            return True
+        key = f"latency/{of.space.name}/{of.space.format(arch)}"
+        found = run.once(
+            key,
+            lambda: measure_latency(
+                initialise(of.space, arch, 0), of.space.input_shape, device=config.device, threads=config.threads, seconds=0.4
+            ).to_json(),
+        )
+        return bool(found["median"] <= limit)
+
+    entrants: list[Entrant] = []
+
+    def enter(of: Costing, arch: Arch, role: str) -> None:
+        if all((e.space, e.arch) != (of.space, arch) for e in entrants):
+            entrants.append(Entrant(of.space, arch, role, of(arch)))
+
+    for trial in ranked[: 4 * plan.finalists + 16]:
+        if len(entrants) < plan.finalists and admitted(costing, arch := space.parse(trial["arch"])):
+            enter(costing, arch, "finalist")
+    if not entrants:
+        best = min((run.recall(f"latency/{space.name}/{t['arch']}") or {"median": np.inf})["median"] for t in ranked)
+        raise UserError(
+            f"the best {min(len(ranked), 4 * plan.finalists + 16)} candidates all measure above the latency limit of "
+            f"{format_cost('latency', config.limits['latency'])} (nearest {format_cost('latency', best)}); raise the limit"
+        )
+    big = largest_within(costing, [space.parse(t["arch"]) for t in ranked], config.seed)
+    if big is not None and admitted(costing, big):
+        enter(costing, big, "largest")
+    rng = np.random.default_rng([config.seed, 2])
+    draws = within_limits(costing)
+    for _ in range(12):
+        lucky = draws.sample(rng)
+        if costing(lucky)["violation"] <= 0 and all(e.arch != lucky for e in entrants) and admitted(costing, lucky):
+            enter(costing, lucky, "random")
+            break
+    for arch in sorted(rival.space, key=lambda a: -rival(a)["macs"]):
+        if rival(arch)["violation"] <= 0 and admitted(rival, arch):
+            enter(rival, arch, "baseline")
+            break
+    else:
+        log.warning("no plain baseline network fits the limits; none stands beside the winner")
+    return entrants
+
+
+def scoring_batches(data: Data, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Two class-balanced batches of up to 64 normalised training images, the same in every process."""
+    part, batches = data.part("train"), []
+    for number in (0, 1):
+        _, images, labels = part.balanced_batch(min(64, len(part)), seed * 2 + number)
+        batches.append((to_images(images, data.mean, data.std), labels))
+    return batches
+
+
+def recipe_of(config: Config, data: Data, metric: str) -> Any:
+    """How networks of this run are trained; the same recipe for every entrant, the baseline included."""
+    flip = bool(data.mirrors) if config.flip == "auto" else config.flip == "yes"
+    return recipe_for(
+        data.part("train"), data.shape, len(data.classes), mirrors=flip, balanced=metric == "balanced_accuracy"
+    )
+
+
+def train_winner(
+    run: Run, config: Config, data: Data, metric: str, entrant: Entrant, plan: Plan | None, clock: Clock
+) -> None:
+    """Full training on train and validation images, then export, measurement and the audit, which opens the test part."""
+    space, arch = entrant.space, entrant.arch
+    run.write(
+        "architecture.json",
+        json.dumps(
+            {
+                "space": space.name,
+                "arch": entrant.text,
+                "input_shape": list(data.shape),
+                "classes": list(data.classes),
+                "mean": list(map(float, data.mean)),
+                "std": list(map(float, data.std)),
+            },
+            indent=1,
+        ),
+    )
+    model = initialise(space, arch, config.seed)
+    part = data.merge("train", "validation")
+    recipe = recipe_of(config, data, metric)
+    epochs = final_epochs(run, config, data, space, model, recipe, plan, clock)
+    if "trained" in run and (run.folder / "weights.safetensors").exists():
+        load_weights(model, run.folder / "weights.safetensors")
+    else:
+        deadline = None if config.budget is None else config.budget - audit_reserve(config, data, run)
+
+        def allow(done: float) -> float | None:
+            """A shorter training once the projected end passes the deadline by 2 % of the budget."""
+            if deadline is None or config.epochs is not None or done <= 0:
+                return None
+            rate = (clock.spent() - began) / (done - first if done > first else 1.0)
+            ...
+            return None
+
+        began, first = clock.spent(), 0.0
+        with progress("full training", None) as bar:
+            fitted = fit(
+                model,
+                part,
+                recipe=recipe,
+                epochs=epochs,
+                seed=config.seed,
+                mean=data.mean,
+                std=data.std,
+                threads=config.train_threads,
+                device=config.device,
+                devices=config.devices,
+                checkpoint=run.folder / "checkpoints" / "final.pt",
+                on_progress=bar.training,
+                allow=allow,
+            )
+        save_weights(model, run.folder / "weights.safetensors")
+        run.once("trained", lambda: {"epochs": fitted.epochs, "seconds": fitted.seconds, "history": fitted.history})

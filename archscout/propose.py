@@ -1,0 +1,169 @@
+"""The zero-shot stage: proposals, their costs, the limits that reject first, and the scores of what is left."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from archscout.costs import COSTS
+from archscout.costs.limits import format_cost, violation
+from archscout.costs.trace import Trace, trace
+from archscout.devices.profile import Profile
+from archscout.errors import UserError
+from archscout.run import Run
+from archscout.space import Arch, SearchSpace
+
+log = logging.getLogger("archscout")
+
+GENERATION = 32  # proposals asked at once; fixed, so that results never depend on the number of workers
+COUNTED = ("params", "macs", "flops", "memory")
+
+
+@dataclass
+class Costing:
+    """The costs of architectures of one space, each computed once: counted ones, and predicted ones with a profile.
+
+    Call it with an architecture; the answer also has `violation` (0 = within limits). About 10 to 20 ms for a new one.
+    """
+
+    space: SearchSpace
+    limits: Mapping[str, float]
+    profile: Profile | None = None
+    known: dict[Arch, dict[str, float]] = field(default_factory=dict)
+
+    def trace(self, arch: Arch) -> Trace:
+        """What one forward of an architecture's network does, without computing it."""
+        import torch
+
+        with torch.device("meta"):
+            model = self.space.build(arch)
+        return trace(model, self.space.input_shape)
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        key = self.space.canonical(arch)
+        if key not in self.known:
+            seen = self.trace(key)
+            names = (*COUNTED, "latency") if self.profile else COUNTED
+            costs = {name: float(COSTS[name].compute(seen, self.profile)) for name in names}
+            if self.profile:
+                costs["training"] = float(self.profile.training(seen))
+            self.known[key] = {**costs, "violation": violation(costs, self.limits)}
+        return self.known[key]
+
+
+def feasible_sampler(costing: Costing, tries: int = 40, steps: int = 120) -> Callable[[np.random.Generator], Arch]:
+    """A way to draw random architectures within the limits: rejection first, then mutations toward the limits.
+
+    Uniform over feasible architectures while rejection succeeds; where feasible ones are rarer than about 1 in `tries`,
+    those near the least violating draw are favoured. Returns the least violating one if none is feasible.
+    """
+    space = costing.space
+
+    def sample(rng: np.random.Generator) -> Arch:
+        best: Arch | None = None
+        for _ in range(tries):
+            arch = space.sample(rng)
+            if best is None or costing(arch)["violation"] < costing(best)["violation"]:
+                best = arch
+            if costing(best)["violation"] <= 0:
+                return best
+        assert best is not None
+        for _ in range(steps):
+            child = space.mutate(best, rng)
+            if costing(child)["violation"] <= costing(best)["violation"]:
+                best = child
+            if costing(best)["violation"] <= 0:
+                break
+        return best
+
+    return sample
+
+
+def within_limits(costing: Costing) -> SearchSpace:
+    """The same space, whose random draws respect the limits where they can."""
+    return replace(costing.space, sample_of=feasible_sampler(costing))
+
+
+def require_feasible(costing: Costing, draws: Sequence[Arch]) -> list[Arch]:
+    """The feasible ones of some draws, or a UserError that names the nearest values that the space can reach."""
+    feasible = [arch for arch in draws if costing(arch)["violation"] <= 0]
+    if feasible or not costing.limits:
+        return feasible
+    nearest = min(costing.known.values(), key=lambda costs: costs["violation"])
+    wanted = ", ".join(f"{name}={format_cost(name, value)}" for name, value in costing.limits.items())
+    found = ", ".join(f"{name}={format_cost(name, nearest[name])}" for name in costing.limits)
+    least = ", ".join(
+        f"{name}={format_cost(name, min(costs[name] for costs in costing.known.values()))}" for name in costing.limits
+    )
+    raise UserError(
+        f"no network of space '{costing.space.name}' found within {wanted}; the nearest of {len(costing.known)} has {found} "
+        f"(least seen of each: {least}); raise the limits or take another --space"
+    )
+
+
+class Pool(Protocol):
+    """What scores architectures in order; see execute.py."""
+
+    def map(self, items: Any) -> Any: ...
+
+
+def trial_key(space: SearchSpace, arch: Arch) -> str:
+    """The log key under which everything about an architecture's zero-shot trial stands."""
+    return f"trial/{space.name}/{space.format(arch)}"
+
+
+def propose_and_score(
+    run: Run,
+    costing: Costing,
+    strategy: Any,
+    pool: Pool,
+    candidates: int,
+    *,
+    on_progress: Callable[[int, str], None] = lambda n, best: None,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> list[dict[str, Any]]:
+    """Ask, reject by limits, score, log and tell, until enough candidates are scored or nothing new is proposed.
+
+    Each canonical architecture is costed and scored once. Returns the logged trials in the order they were met:
+    dicts with `arch` (text), `costs`, and for feasible ones `scores` and `failures`. `out_of_time` is asked once a
+    generation; a stop by it is an event, so that a resumed run stops at the same place.
+    """
+    space = costing.space
+    trials: dict[Arch, dict[str, Any]] = {}
+    scored = asked = idle = 0
+    while scored < candidates and idle < 60:
+        generation = [space.canonical(arch) for arch in strategy.ask(GENERATION)]
+        stop_key = f"stop/{asked}"
+        if run.recall(stop_key) or (scored >= 8 and f"generation/{asked}" not in run and out_of_time()):
+            run.once(stop_key, lambda: True)
+            break
+        asked += len(generation)
+        fresh = [arch for arch in dict.fromkeys(generation) if arch not in trials]
+        wanted = []
+        for arch in fresh:
+            key = trial_key(space, arch)
+            logged = run.recall(key)
+            if logged is not None:
+                costing.known.setdefault(arch, logged["costs"])
+                trials[arch] = logged
+            elif costing(arch)["violation"] > 0:
+                trials[arch] = run.record(key, {"arch": space.format(arch), "costs": costing(arch)})
+            else:
+                wanted.append(arch)
+        for arch, outcome in zip(wanted, pool.map(wanted), strict=True):
+            answer = outcome.value if outcome.failure is None else {"scores": {}, "failures": {"network": outcome.failure}}
+            trials[arch] = run.record(
+                trial_key(space, arch),
+                {"arch": space.format(arch), "costs": costing(arch), **answer, "seconds": outcome.seconds},
+            )
+            on_progress(1, space.format(arch))
+        run.once(f"generation/{asked - len(generation)}", lambda n=asked: n)
+        fresh_scored = sum("scores" in trials[arch] for arch in fresh)
+        scored += fresh_scored
+        idle = 0 if fresh_scored else idle + 1
+        strategy.tell(generation, [{**trials[a]["costs"], **trials[a].get("scores", {})} for a in generation])
+    return list(trials.values())

@@ -1,0 +1,71 @@
+"""The small verbs: report, export, predict and the list of methods. Each works on a run folder or on nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from archscout.errors import UserError
+
+
+def report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report page of a run, finished or not, and return its path. Takes about a second."""
+    from archscout.facts import facts_of
+    from archscout.page import write_report
+
+    return write_report(facts_of(run), Path(out) if out else Path(run) / "report.html")
+
+
+def export(run: str | Path, out: str | Path | None = None) -> Path:
+    """Write the winner of a finished run as one ONNX file, checked against torch, and return its path. Takes seconds."""
+    from archscout.result import Result
+
+    result = Result(run)
+    if not (result.folder / "weights.safetensors").exists():
+        raise UserError(f"run {run} has no trained weights yet; type: archscout resume {run}")
+    return result.export_onnx(Path(out) if out else result.folder / "model.onnx")
+
+
+def predict(run: str | Path, images: Sequence[str | Path]) -> list[Any]:
+    """The class and confidence of image files, by a run's model.onnx (or an .onnx file). Unreadable ones say why."""
+    from archscout.deploy import predict as predict_onnx
+
+    path = Path(run)
+    model = path / "model.onnx" if path.is_dir() else path
+    if not model.exists():
+        raise UserError(f"there is no {model}; finish the run first: archscout resume {run}")
+    if not images:
+        raise UserError("no images given; type: archscout predict RUN IMAGE...")
+    return predict_onnx(model, list(images))
+
+
+def methods(kind: str | None = None) -> list[dict[str, str]]:
+    """Every method by kind (space, strategy, select, proxy, cost) with its first line of documentation."""
+    from archscout.costs import COSTS
+    from archscout.proxies import DEFAULT, PROXIES
+    from archscout.selection import SELECTORS
+    from archscout.spaces import SPACES
+    from archscout.strategies import STRATEGIES
+
+    kinds: dict[str, dict[str, Any]] = {
+        "space": dict(SPACES),
+        "strategy": dict(STRATEGIES),
+        "select": {"full": None, **SELECTORS},
+        "proxy": dict(PROXIES),
+        "cost": dict(COSTS),
+    }
+    if kind is not None and kind not in kinds:
+        from archscout.errors import unknown
+
+        raise unknown("kind of method", kind, kinds)
+    rows = []
+    for name_of_kind, registry in kinds.items():
+        if kind not in (None, name_of_kind):
+            continue
+        for name, method in registry.items():
+            function = getattr(method, "compute", method)
+            line = (getattr(function, "__doc__", None) or "").strip().split("\n")[0]
+            mark = " (default)" if name_of_kind == "proxy" and name in DEFAULT else ""
+            rows.append({"kind": name_of_kind, "name": name, "what": line + mark})
+    return rows

@@ -1,0 +1,218 @@
+"""The verification stage: a shortlist and its controls train shortly, the better half longer, and so on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from archscout.data import Data
+from archscout.fit import Diverged, Recipe, evaluate, fit
+from archscout.plan import Plan
+from archscout.propose import Costing
+from archscout.run import Run
+from archscout.selection import SELECTORS
+from archscout.space import Arch, SearchSpace
+
+log = logging.getLogger("archscout")
+
+ROLES = ("finalist", "largest", "random", "baseline")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One network in verification: an architecture of a space and the role it plays there."""
+
+    space: SearchSpace
+    arch: Arch
+    role: str
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        return self.space.format(self.arch)
+
+    @property
+    def key(self) -> str:
+        return f"{self.space.name}/{self.text}"
+
+
+def initialise(space: SearchSpace, arch: Arch, seed: int) -> torch.nn.Module:
+    """The network of an architecture with weights drawn from `seed`; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return space.build(arch)
+
+
+@dataclass
+class Trainer:
+    """The work of one verification round, for a worker: continue (or start) an entrant and evaluate it.
+
+    Called with an item {space: int, arch, epochs, seed, round, state: bytes | None}; answers {validation, metrics, loss,
+    history, seconds, state: bytes}. Weights travel as safetensors bytes, so workers need no common file system.
+    """
+
+    spaces: tuple[SearchSpace, ...]
+    data: Data
+    recipe: Recipe
+    metric: str
+    select: Any = "full"
+    threads: int = 1
+    device: str = "cpu"
+
+    def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
+        space = self.spaces[item["space"]]
+        model = initialise(space, tuple(item["arch"]), item["seed"])
+        if item["state"] is not None:
+            model.load_state_dict(load_tensors(item["state"]))
+        train, validation = self.data.part("train"), self.data.part("validation")
+        selector = None
+        if self.select != "full":
+            make = SELECTORS[self.select] if isinstance(self.select, str) else self.select
+            selector = make(train, seed=item["seed"] + item["round"])
+        try:
+            fitted = fit(
+                model,
+                train,
+                recipe=self.recipe,
+                epochs=item["epochs"],
+                seed=item["seed"] + item["round"],
+                mean=self.data.mean,
+                std=self.data.std,
+                selector=selector,
+                threads=self.threads,
+                device=self.device,
+            )
+        except Diverged as error:
+            return {"failure": str(error)}
+        found = evaluate(
+            model, validation, mean=self.data.mean, std=self.data.std, threads=self.threads, device=self.device
+        )
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        return {
+            "validation": found.metric(self.metric),
+            "accuracy": found.accuracy,
+            "balanced_accuracy": found.balanced_accuracy,
+            "epochs": fitted.epochs,
+            "seconds": fitted.seconds,
+            "history": fitted.history,
+            "state": save_tensors(state),
+        }
+
+
+def largest_within(costing: Costing, start: Sequence[Arch], seed: int, tries: int = 150) -> Arch | None:
+    """The architecture with the most parameters within the limits that a short climb from `start` finds."""
+    feasible = [arch for arch in start if costing(arch)["violation"] <= 0]
+    if not feasible:
+        return None
+    rng = np.random.default_rng(seed)
+    best = max(feasible, key=lambda arch: costing(arch)["params"])
+    for _ in range(tries):
+        child = costing.space.mutate(best, rng)
+        costs = costing(child)
+        if costs["violation"] <= 0 and costs["params"] > costing(best)["params"]:
+            best = child
+    return best
+
+
+def epochs_for(entrant: Entrant, epochs: float, plan: Plan) -> float:
+    """The epochs an entrant trains in a round: equal time under a budget, equal epochs in a run given by counts.
+
+    Equal time uses the predicted training time against the plan's limit, and never departs more than threefold.
+    """
+    if plan.training_limit is None or "training" not in entrant.costs:
+        return epochs
+    ratio = plan.training_limit / max(entrant.costs["training"], 1e-9)
+    return epochs * min(max(ratio, 1 / 3), 3.0)
+
+
+def verify(
+    run: Run,
+    entrants: Sequence[Entrant],
+    plan: Plan,
+    pool: Any,
+    *,
+    seed: int,
+    on_progress: Callable[[int, str], None] = lambda n, best: None,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> list[dict[str, Any]]:
+    """Successive halving over finalists; controls train through every round beside them.
+
+    Each (entrant, round) is one event and is recalled on resume; weights between rounds lie in `checkpoints/`. Returns
+    one record an entrant: key, role, costs, `rounds` (epochs, validation, seconds, history), `validation` of its last
+    round, `eliminated_after` (round number or None) and `failure`. Source of the halving: Jamieson and Talwalkar 2016,
+    arXiv:1502.07943.
+    """
+    records: dict[str, dict[str, Any]] = {
+        e.key: {
+            "key": e.key, "space": e.space.name, "arch": e.text, "role": e.role, "costs": dict(e.costs), "rounds": [],
+            "validation": None, "eliminated_after": None, "failure": None,
+        }
+        for e in entrants
+    }  # fmt: skip
+    spaces = list(dict.fromkeys(e.space for e in entrants))
+    alive = list(entrants)
+    for number, epochs in enumerate(plan.rounds):
+        if number and (run.recall(f"verify-stop/{number}") or (f"verify-done/{number}" not in run and out_of_time())):
+            run.once(f"verify-stop/{number}", lambda: True)
+            break
+        jobs = []
+        for entrant in alive:
+            name = f"verify/{number}/{entrant.key}"
+            stored = run.folder / "checkpoints" / f"{checkpoint_name(entrant, number)}"
+            if name in run and (run.recall(name).get("failure") or stored.exists()):
+                continue
+            before = run.folder / "checkpoints" / checkpoint_name(entrant, number - 1)
+            jobs.append(
+                (entrant, name, stored, {
+                    "space": spaces.index(entrant.space), "arch": entrant.arch, "seed": seed, "round": number,
+                    "epochs": epochs_for(entrant, epochs, plan), "state": before.read_bytes() if number else None,
+                })
+            )  # fmt: skip
+        for (entrant, name, stored, _), outcome in zip(jobs, pool.map([job[3] for job in jobs]), strict=True):
+            answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
+            state = answer.pop("state", None)
+            if state is not None:
+                run.write(f"checkpoints/{stored.name}", state)
+            if name not in run:
+                run.record(name, answer)
+            on_progress(1, f"{answer.get('validation', 0) or 0:.3f}")
+        run.once(f"verify-done/{number}", lambda: True)
+        for entrant in alive:
+            record, answer = records[entrant.key], run.recall(f"verify/{number}/{entrant.key}")
+            if answer.get("failure"):
+                record["failure"], record["eliminated_after"] = answer["failure"], number
+            else:
+                record["rounds"].append(answer)
+                record["validation"] = answer["validation"]
+        alive = [e for e in alive if records[e.key]["failure"] is None]
+        finalists = sorted(
+            (e for e in alive if e.role == "finalist"), key=lambda e: -records[e.key]["validation"]
+        )  # stable: ties keep the order of the shortlist
+        if number + 1 < len(plan.rounds):
+            for loser in finalists[max(1, (len(finalists) + 1) // 2) :]:
+                records[loser.key]["eliminated_after"] = number
+                alive.remove(loser)
+    return list(records.values())
+
+
+def checkpoint_name(entrant: Entrant, number: int) -> str:
+    """The file name of an entrant's weights after a round; a digest, since architecture texts are no file names."""
+    import hashlib
+
+    return f"verify-{hashlib.sha256(entrant.key.encode()).hexdigest()[:16]}-{number}.safetensors"
+
+
+def choose(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The winner: the best validation metric among entrants that trained through the last round they could."""
+    standing = [r for r in records if r["failure"] is None and r["rounds"] and r["eliminated_after"] is None]
+    if not standing:
+        reasons = "; ".join(sorted({str(r["failure"]) for r in records if r["failure"]}))
+        raise RuntimeError(f"every entrant of the verification failed: {reasons}")
+    return max(standing, key=lambda r: (r["validation"], -r["costs"].get("params", 0)))
