@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +172,16 @@ class Clock:
     """Seconds that a run has worked, over all its sessions; the gaps between sessions do not count."""
 
     def __init__(self, run: Run, budget: float | None) -> None:
-        began, last, self.before, number = None, 0.0, 0.0, 0
+        self.before, number, began, last = 0.0, 0, None, None
         for event in run.events():
+            at = datetime.fromisoformat(event["time"])
             if event["event"].startswith("session/"):
-                self.before += (last - began) if began is not None else 0.0
-                began, number = event["time"], number + 1
-            last = event["time"]
-        self.before += (last - began) if began is not None else 0.0
+                if began is not None and last is not None:
+                    self.before += (last - began).total_seconds()
+                began, number = at, number + 1
+            last = at
+        if began is not None and last is not None:
+            self.before += (last - began).total_seconds()
         run.record(f"session/{number}", {"seconds_before": self.before})
         self.start = time.monotonic()
         self.budget = budget
@@ -500,54 +505,165 @@ def train_winner(
     run: Run, config: Config, data: Data, metric: str, entrant: Entrant, plan: Plan | None, clock: Clock
 ) -> None:
     """Full training on train and validation images, then export, measurement and the audit, which opens the test part."""
-    space, arch = entrant.space, entrant.arch
-    run.write(
-        "architecture.json",
-        json.dumps(
-            {
-                "space": space.name,
-                "arch": entrant.text,
-                "input_shape": list(data.shape),
-                "classes": list(data.classes),
-                "mean": list(map(float, data.mean)),
-                "std": list(map(float, data.std)),
-            },
-            indent=1,
-        ),
-    )
-    model = initialise(space, arch, config.seed)
+    space = entrant.space
+    about = {
+        "space": space.name,
+        "factory": config.space if space.name != "plain" else "plain",
+        "arch": entrant.text,
+        "input_shape": list(data.shape),
+        "classes": list(data.classes),
+        "mean": list(map(float, data.mean)),
+        "std": list(map(float, data.std)),
+    }
+    run.write("architecture.json", json.dumps(about, indent=1))
+    run.once("network", lambda: drawing(space, entrant.arch))
+    model = initialise(space, entrant.arch, config.seed)
+    weights = run.folder / "weights.safetensors"
+    if "trained" in run and weights.exists():
+        load_weights(model, weights)
+    else:
+        fully_train(run, config, data, metric, model, plan, clock)
+        save_weights(model, weights)
+    clock.stage_done("train")
+
+    if "deployed" not in run:
+        with progress("export and measurement", None):
+            run.record("deployed", deploy(run, config, data, model))
+    if "audit" not in run:
+        with progress("audit", None):
+            run.record(
+                "audit",
+                audit(model, data, mean=data.mean, std=data.std, threads=config.train_threads, device=config.device),
+            )
+    clock.stage_done("audit")
+
+
+def drawing(space: SearchSpace, arch: Arch) -> dict[str, Any] | None:
+    """What the report draws of an architecture: the space's own description."""
+    return space.describe(arch) if space.describe else None
+
+
+def audit_seconds(images: int, training_ms: float, budget: float) -> float:
+    """Seconds to keep for export, measurement, audit and report at the end of a run."""
+    return min(8.0 + 0.02 * budget + images * training_ms / 2500.0, 0.3 * budget)
+
+
+def fully_train(
+    run: Run, config: Config, data: Data, metric: str, model: torch.nn.Module, plan: Plan | None, clock: Clock
+) -> None:
+    """The full training, from a checkpoint if there is one; under a budget its length follows the measured speed.
+
+    Every change of the planned epochs is an event, so that a resumed training follows the same schedule.
+    """
     part = data.merge("train", "validation")
     recipe = recipe_of(config, data, metric)
-    epochs = final_epochs(run, config, data, space, model, recipe, plan, clock)
-    if "trained" in run and (run.folder / "weights.safetensors").exists():
-        load_weights(model, run.folder / "weights.safetensors")
+    timed = config.budget is not None and config.epochs is None
+    if not timed:
+        assert plan is not None
+        epochs = plan.epochs
     else:
-        deadline = None if config.budget is None else config.budget - audit_reserve(config, data, run)
-
-        def allow(done: float) -> float | None:
-            """A shorter training once the projected end passes the deadline by 2 % of the budget."""
-            if deadline is None or config.epochs is not None or done <= 0:
-                return None
-            rate = (clock.spent() - began) / (done - first if done > first else 1.0)
-            ...
-            return None
-
-        began, first = clock.spent(), 0.0
-        with progress("full training", None) as bar:
-            fitted = fit(
-                model,
-                part,
-                recipe=recipe,
-                epochs=epochs,
-                seed=config.seed,
-                mean=data.mean,
-                std=data.std,
-                threads=config.train_threads,
-                device=config.device,
-                devices=config.devices,
-                checkpoint=run.folder / "checkpoints" / "final.pt",
-                on_progress=bar.training,
-                allow=allow,
+        assert config.budget is not None
+        rate = run.once(
+            "training-rate",
+            lambda: {
+                "ms": measure_training(
+                    model,
+                    data.shape,
+                    len(data.classes),
+                    batch=recipe.batch_size,
+                    threads=config.train_threads,
+                    device=config.device,
+                    seconds=min(max(0.01 * config.budget, 1.0), 5.0),
+                ),
+                "spent": clock.spent(),
+            },
+        )
+        per_epoch = len(part) * rate["ms"] / 1000.0
+        left = 0.97 * config.budget - rate["spent"] - audit_seconds(len(data.labels), rate["ms"], config.budget)
+        epochs = float(min(max(left / per_epoch, 2 * recipe.batch_size / len(part)), most_epochs(len(part))))
+        if plan is None or abs(epochs - plan.epochs) > 0.02 * plan.epochs:
+            before = "unplanned" if plan is None else f"{plan.epochs:.3g}"
+            run.once(
+                "plan-change/epochs",
+                lambda: {
+                    "time": rate["spent"],
+                    "what": f"full training: {before} -> {epochs:.3g} epochs",
+                    "why": f"one image takes {rate['ms']:.3g} ms and {max(left, 0.0):.0f} s are left for it",
+                },
             )
-        save_weights(model, run.folder / "weights.safetensors")
-        run.once("trained", lambda: {"epochs": fitted.epochs, "seconds": fitted.seconds, "history": fitted.history})
+    changes = [(v["step"], v["epochs"]) for v in (e["value"] for e in run.events("shorter/"))]
+
+    def allow(step: int, steps: int, now: float) -> float | None:
+        return None
+
+    log.info("full training: %.3g epochs of %d images", epochs, len(part))
+    with progress("full training", 1.0) as bar:
+        fitted = fit(
+            model,
+            part,
+            recipe=recipe,
+            epochs=epochs,
+            seed=config.seed,
+            mean=data.mean,
+            std=data.std,
+            threads=config.train_threads,
+            device=config.device,
+            devices=config.devices,
+            checkpoint=run.folder / "checkpoints" / "final.pt",
+            on_progress=None,
+            allow=allow,
+        )
+    run.once(
+        "trained",
+        lambda: {
+            "epochs": fitted.epochs,
+            "seconds": fitted.seconds,
+            "history": fitted.history,
+            "recipe": recipe.to_json(),
+            "images": len(part),
+        },
+    )
+    del bar, changes
+
+
+def deploy(run: Run, config: Config, data: Data, model: torch.nn.Module) -> dict[str, Any]:
+    """Export the trained network, check the file, and measure latency and memory of both, alone on the machine."""
+    check = data.part("train").batch(np.arange(min(16, len(data.part("train")))))[1]
+    exported = export_onnx(
+        model,
+        run.folder / "model.onnx",
+        input_shape=data.shape,
+        classes=data.classes,
+        mean=data.mean,
+        std=data.std,
+        check_images=check,
+    )
+    return {
+        "max_difference": exported.max_difference,
+        "onnx_bytes": exported.bytes,
+        "latency": measure_latency(
+            model, data.shape, device=config.device, threads=config.threads, seconds=1.0
+        ).to_json(),
+        "onnx_latency": measure_onnx(run.folder / "model.onnx", threads=config.threads, seconds=0.5).to_json(),
+        "peak_memory": measure_memory(model, data.shape),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """What the run was made with: program, libraries, machine, date."""
+    import platform
+    from importlib.metadata import version
+
+    return {
+        "archscout": version("archscout"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def demo(*, out: str | Path | None = None, seed: int = 0) -> Result:
+    """The main job on scikit-learn's 1,797 handwritten digits under a limit on parameters; about two minutes on two cores."""
+    return search("digits", out=out, seed=seed, space="mobilenet", limits={"params": 60_000}, budget=110.0)

@@ -35,6 +35,11 @@ class Costing:
     profile: Profile | None = None
     known: dict[Arch, dict[str, float]] = field(default_factory=dict)
 
+    def within(self, limits: Mapping[str, float]) -> Costing:
+        """The same costs under other limits."""
+        known = {arch: {**costs, "violation": violation(costs, limits)} for arch, costs in self.known.items()}
+        return Costing(self.space, limits, self.profile, known)
+
     def trace(self, arch: Arch) -> Trace:
         """What one forward of an architecture's network does, without computing it."""
         import torch

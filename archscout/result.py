@@ -21,8 +21,6 @@ class Result:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        from archscout.run import read_events
-
         self.folder = Path(folder)
         self.events = read_events(self.folder)
 
@@ -147,3 +145,20 @@ def ranked_trials(events: dict[str, Any]) -> list[dict[str, Any]]:
         if trial["rank"] < best:
             best, trial["front"] = trial["rank"], True
     return trials
+
+
+def read_events(folder: Path) -> dict[str, Any]:
+    """The logged values of a run by key, in log order, read without locking it; a torn last line is passed over."""
+    path = folder / "trials.jsonl"
+    if not (folder / "config.toml").is_file() or not path.is_file():
+        raise UserError(f"'{folder}' is no run: wanted a folder that archscout search made")
+    values: dict[str, Any] = {}
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                try:
+                    event = json.loads(line)
+                    values[event["event"]] = event["value"]
+                except (ValueError, KeyError, TypeError):
+                    raise UserError(f"{path} holds a damaged line: {line[:60]!r}; remove that line") from None
+    return values
