@@ -1,0 +1,66 @@
+"""Random shift, flip and cutout of a whole batch at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def augment(
+    images: Tensor, generator: torch.Generator, *, flip: bool = False, shift: int = 0, cutout: int = 0
+) -> Tensor:
+    """A batch in which every image is moved, mirrored and partly covered at random; the training images of one step.
+
+    images:    (N, C, H, W), uint8 or float; not changed. The result has the same type, shape and memory format.
+    generator: draws everything, on the CPU; the same state gives the same result.
+    flip:      mirror each image left-right with probability 1/2.
+    shift:     move each image by up to `shift` pixels each way, whole pixels, with reflection at the border
+               (a random crop after reflection padding); at most min(H, W) - 1.
+    cutout:    side in pixels of a square, centred anywhere in the image and cut off at its border, that is filled with
+               the mean of its image and channel (DeVries and Taylor 2017, arXiv:1708.04552, fill with zero after
+               normalisation, the mean of all images).
+    Shift and flip are one gather. Raises ValueError for a negative shift or cutout, or a shift not below
+    the image's sides.
+    """
+    count, channels, height, width = images.shape
+    if shift < 0 or cutout < 0 or shift >= min(height, width):
+        raise ValueError(f"shift {shift} and cutout {cutout} must be at least 0, and shift below {min(height, width)}")
+    device = images.device
+
+    def draw(high: int) -> Tensor:
+        return torch.randint(high, (count, 1), generator=generator).to(device)
+
+    if flip or shift:
+        rows = torch.arange(height, device=device).expand(count, height)
+        columns = torch.arange(width, device=device).expand(count, width)
+        if shift:
+            rows, columns = rows + draw(2 * shift + 1) - shift, columns + draw(2 * shift + 1) - shift
+            rows, columns = _reflect(rows, height), _reflect(columns, width)
+        if flip:
+            columns = torch.where(draw(2).bool(), columns.flip(1), columns)
+        index = (torch.arange(count, device=device)[:, None, None] * height + rows[:, :, None]) * width
+        index = (index + columns[:, None, :]).flatten()
+        flat = images.permute(0, 2, 3, 1).reshape(-1, channels)
+        moved = flat[index].view(count, height, width, channels).permute(0, 3, 1, 2)
+    else:
+        moved = images
+    if cutout:
+        half = cutout // 2
+        top, left = draw(height) - half, draw(width) - half
+        rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+        tall = (rows >= top) & (rows < top + cutout)
+        wide = (columns >= left) & (columns < left + cutout)
+        hole = (tall[:, :, None] & wide[:, None, :])[:, None]
+        moved = torch.where(hole, _mean(moved), moved)
+    return moved
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Positions outside 0..size-1 mirrored at the border pixel, which is not repeated."""
+    index = index.abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def _mean(images: Tensor) -> Tensor:
+    mean = images.mean((2, 3), keepdim=True, dtype=torch.float32)
+    return mean.round().to(images.dtype) if not images.is_floating_point() else mean.to(images.dtype)
