@@ -34,7 +34,7 @@ except (ImportError, AttributeError):  # Windows and macOS do not count preempti
 class Latency:
     """The time of one inference at batch 1, in milliseconds, with what it was measured on.
 
-    median:      the latency. low and high enclose it with 95 % confidence (order statistics; repeats as if independent).
+    median:      the latency. low and high enclose it with 95 % confidence (order statistics, as if independent).
     p95:         95 of 100 repeats were at most this slow.
     repeats:     timed runs, after the warm-up.
     noise:       standard deviation of the medians of eight consecutive blocks, relative to the median: what the

@@ -1,0 +1,490 @@
+"""From a trained network to files that work elsewhere: ONNX with normalisation inside, prediction with it, weights."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from archscout.devices.latency import Latency, timed
+from archscout.errors import UserError
+from archscout.readers.picture import channels_last, decode, short_side, whole_array
+from archscout.readers.source import Unreadable
+from archscout.space import Shape
+
+TOLERANCE = 1e-3  # largest allowed difference of a probability between PyTorch and ONNX Runtime
+OWN = ("classes", "size", "channels", "colour", "layout", "range", "archscout")  # metadata that archscout writes
+ALIASES = "shared"  # safetensors metadata: names of tensors that are another tensor
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export wrote, and how far ONNX Runtime is from PyTorch on the images it was checked with.
+
+    bytes: size of the file. max_difference: the largest difference of a probability. agreement: the share of `images`
+    (their number) for which both name the same class. opset: the ONNX operator set. exporter: "dynamo" or "tracing".
+    """
+
+    path: Path
+    bytes: int
+    max_difference: float
+    agreement: float
+    images: int
+    opset: int
+    exporter: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name, as plain values; the path as its last part."""
+        return {**asdict(self), "path": self.path.name}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one image: the likeliest class, its probability, and the probability of every class.
+
+    For an image that could not be read `failure` says why, and label, confidence and probabilities are None.
+    """
+
+    name: str
+    label: str | None
+    confidence: float | None
+    probabilities: Mapping[str, float] | None
+    failure: str | None = None
+
+
+class Deployed(nn.Module):
+    """A network with its normalisation before it and the softmax after it: pixels 0..255 -> logits, probabilities."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(list(std), dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and probabilities, (N, classes) each, of pixels (N, C, H, W)."""
+        logits = self.model((image - self.mean) / self.std)
+        return logits, logits.softmax(1)
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    input_shape: Shape,
+    classes: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    check_images: np.ndarray | torch.Tensor | None = None,
+    opset: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Export:
+    """Write a trained network as one ONNX file that takes pixels, and check it in ONNX Runtime against PyTorch.
+
+    The file has the input "image", float32 (batch, C, H, W) of pixels 0..255 with any batch size, and the outputs
+    "logits" and "probabilities", (batch, classes). Its metadata says classes (JSON), size (height x width), channels,
+    colour order, layout and value range, next to your own `metadata`. `mean` and `std` are per channel on the 0..255
+    scale. `check_images` (N, C, H, W), 0..255, are what both runtimes are compared on, alone and as a batch; without
+    them random pixels are used. Takes a few seconds. The model is left as found.
+
+    Raises UserError if any probability differs by more than 0.001, or if the network cannot be exported.
+    """
+    import onnx
+
+    target = Path(path)
+    _check_request(target, input_shape, classes, mean, std, metadata or {})
+    wrapped = Deployed(copy.deepcopy(model).cpu().to(memory_format=torch.contiguous_format), mean, std).eval()
+    images = _check_batch(check_images, input_shape)
+    expected = _torch_probabilities(wrapped, images, classes)
+    proto, exporter = _to_onnx(wrapped, images, opset)
+    proto = _tidied(proto, _described(input_shape, classes, metadata or {}))
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+        content = proto.SerializeToString()
+    except Exception as error:
+        raise UserError(
+            f"the exported network is no valid ONNX file ({_line(error)}); keep weights.safetensors"
+        ) from None
+    found = _onnx_probabilities(content, images)
+    difference = float(np.abs(found - expected).max())
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"ONNX Runtime differs from PyTorch by {difference:.2g} in a probability, allowed is {TOLERANCE}; "
+            f"nothing was written to {target}; does the network behave the same in eval mode on every call?"
+        )
+    _write(target, content)
+    return Export(
+        path=target,
+        bytes=len(content),
+        max_difference=difference,
+        agreement=float((found.argmax(1) == expected.argmax(1)).mean()),
+        images=len(images),
+        opset=_opset(proto),
+        exporter=exporter,
+    )
+
+
+def measure_onnx(path: str | Path, *, threads: int = 1, seconds: float = 0.5) -> Latency:
+    """The latency of an ONNX file in ONNX Runtime on the CPU: batch 1, in milliseconds.
+
+    Use it to see what a deployed network costs beside its latency in PyTorch. Takes about 1.3 x `seconds`.
+    """
+    session = _session(path, threads)
+    entry = session.get_inputs()[0]
+    shape = [side if isinstance(side, int) else 1 for side in entry.shape]
+    image = {entry.name: np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)}
+    return timed(
+        lambda: session.run(None, image),
+        seconds=seconds,
+        min_repeats=20,
+        device="cpu",
+        runtime="onnxruntime",
+        threads=threads,
+    )
+
+
+def predict(
+    model_path: str | Path, images: Sequence[str | Path | np.ndarray], *, batch: int = 64, threads: int = 1
+) -> list[Prediction]:
+    """The class of each image by an exported network, in ONNX Runtime alone: nothing of the run is executed.
+
+    `images` are files or arrays: (H, W), (H, W, 1 or 3) or (1 or 3, H, W), 8 or 16 bits or floats 0..1. They are read
+    as for training: upright by EXIF, transparency over white, short side resized, centre cropped. An image that cannot
+    be read gives a Prediction with a failure, the others go on. An array is named by its position.
+    Raises UserError if the file is no ONNX file that archscout wrote.
+    """
+    session = _session(model_path, threads)
+    classes, shape = _what_it_wants(session, model_path)
+    entry = session.get_inputs()[0].name
+    names = [str(image) if isinstance(image, str | Path) else str(i) for i, image in enumerate(images)]
+    found: list[Prediction] = []
+    for start in range(0, len(images), batch):
+        ready: dict[int, np.ndarray] = {}
+        failures: dict[int, str] = {}
+        for position in range(start, min(start + batch, len(images))):
+            try:
+                ready[position] = _pixels(images[position], shape)
+            except (Unreadable, UserError, MemoryError, OSError) as error:
+                failures[position] = str(error) or type(error).__name__
+        rows: dict[int, np.ndarray] = {}
+        if ready:
+            pixels = np.stack(list(ready.values())).transpose(0, 3, 1, 2).astype(np.float32)
+            rows = dict(zip(ready, session.run(["probabilities"], {entry: pixels})[0], strict=True))
+        for position in range(start, min(start + batch, len(images))):
+            if position in failures:
+                found.append(Prediction(names[position], None, None, None, failures[position]))
+                continue
+            row = rows[position]
+            best = int(row.argmax())
+            found.append(
+                Prediction(
+                    names[position],
+                    classes[best],
+                    float(row[best]),
+                    {name: float(value) for name, value in zip(classes, row, strict=True)},
+                )
+            )
+    return found
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write the parameters and buffers of a network as safetensors; the file appears whole or not at all.
+
+    Tensors that the network shares are written once.
+    """
+    from safetensors.torch import save
+
+    tensors: dict[str, torch.Tensor] = {}
+    shared: dict[str, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, tensor in model.state_dict().items():
+        if not isinstance(tensor, torch.Tensor):
+            raise UserError(f"'{name}' of the network's state is no tensor; keep extra state out of state_dict")
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and key in seen:
+            shared[name] = seen[key]
+        else:
+            seen[key] = name
+            tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    _write(Path(path), save(tensors, metadata={ALIASES: json.dumps(shared)}))
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Copy the weights of a file that `save_weights` wrote into a network of the same structure.
+
+    Raises UserError that names the first tensor that differs; the network is then unchanged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            shared = json.loads((file.metadata() or {}).get(ALIASES, "{}"))
+    except FileNotFoundError:
+        raise UserError(f"there are no weights at {path}") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} holds no weights that can be read ({_line(error)})") from None
+    tensors.update({alias: tensors[name] for alias, name in shared.items() if name in tensors})
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if name not in tensors:
+            raise UserError(f"{path} has no tensor '{name}', which this network wants; is it of another architecture?")
+        if tensors[name].shape != tensor.shape or tensors[name].dtype != tensor.dtype:
+            got, wanted = ((tuple(t.shape), str(t.dtype)) for t in (tensors[name], tensor))
+            raise UserError(f"tensor '{name}' in {path} is {got}, this network wants {wanted}; another architecture?")
+    for name in tensors:
+        if name not in state:
+            raise UserError(f"{path} has a tensor '{name}' that this network lacks; is it of another architecture?")
+    model.load_state_dict(tensors)
+
+
+def _check_request(
+    path: Path,
+    input_shape: Shape,
+    classes: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    metadata: Mapping[str, str],
+) -> None:
+    channels = input_shape[0]
+    if channels not in (1, 3):
+        raise UserError(f"an exported network takes images of 1 or 3 channels, got {channels}")
+    if len(mean) != channels or len(std) != channels or not all(s > 0 for s in std):
+        raise UserError(f"mean and std need {channels} values each, std above 0; got {list(mean)} and {list(std)}")
+    if len(set(classes)) != len(classes) or not classes:
+        raise UserError(f"class names must differ, got {list(classes)}")
+    taken = [key for key in metadata if key in OWN]
+    if taken:
+        raise UserError(f"metadata '{taken[0]}' is written by archscout itself; choose another key")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {path.absolute().parent} to write {path.name} into; make it first")
+
+
+def _check_batch(images: np.ndarray | torch.Tensor | None, input_shape: Shape) -> torch.Tensor:
+    if images is None:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randint(0, 256, (8, *input_shape), generator=generator).float()
+    batch = torch.as_tensor(images).detach().to("cpu", torch.float32, copy=True)
+    if batch.ndim != 4 or tuple(batch.shape[1:]) != tuple(input_shape) or not len(batch):
+        raise UserError(f"check_images has shape {tuple(batch.shape)}, wanted (N, {', '.join(map(str, input_shape))})")
+    if len(batch) == 1:  # a batch of two shows whether the batch size is free
+        batch = batch.repeat(2, 1, 1, 1)
+    return batch.contiguous()
+
+
+def _torch_probabilities(wrapped: nn.Module, images: torch.Tensor, classes: Sequence[str]) -> np.ndarray:
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        found = np.concatenate([wrapped(chunk)[1].numpy() for chunk in images.split(64)])
+    if found.shape[1] != len(classes):
+        raise UserError(f"the network has {found.shape[1]} outputs, but {len(classes)} class names were given")
+    if not np.isfinite(found).all():
+        raise UserError("the network's outputs are not finite; it cannot be deployed: train it again")
+    return found
+
+
+def _to_onnx(wrapped: nn.Module, images: torch.Tensor, opset: int | None) -> tuple[Any, str]:
+    """The network as an ONNX model in memory, by torch.export, or by tracing where that fails."""
+    import onnx
+
+    sample = images[:2].clone()
+    outputs = ["logits", "probabilities"]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            with _quiet():
+                program = torch.onnx.export(
+                    wrapped,
+                    (sample,),
+                    dynamo=True,
+                    input_names=["image"],
+                    output_names=outputs,
+                    dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                    opset_version=opset,
+                    verbose=False,
+                )
+            assert program is not None
+            return program.model_proto, "dynamo"
+        except Exception as error:  # the exporters raise many kinds; the second one may still do it
+            first = _line(error)
+        try:
+            with _quiet():
+                file = io.BytesIO()
+                torch.onnx.export(
+                    wrapped,
+                    (sample,),
+                    file,  # type: ignore[arg-type]
+                    dynamo=False,
+                    input_names=["image"],
+                    output_names=outputs,
+                    dynamic_axes={name: {0: "batch"} for name in ("image", *outputs)},
+                    opset_version=opset,
+                )
+            return onnx.load_from_string(file.getvalue()), "tracing"
+        except Exception as error:
+            raise UserError(
+                f"this network cannot be written as ONNX (torch.export: {first}; tracing: {_line(error)}); "
+                "use its weights.safetensors, or build it from operations that ONNX has"
+            ) from None
+
+
+def _tidied(proto: Any, described: Mapping[str, str]) -> Any:
+    """The model with the metadata of archscout, and without the exporter's notes: they name files of this machine."""
+    graphs = [proto.graph, *proto.functions]
+    for graph in graphs:
+        del graph.metadata_props[:]
+        parts = [*graph.node, *graph.value_info]
+        if graph is proto.graph:
+            parts += [*graph.input, *graph.output, *graph.initializer]
+        for part in parts:
+            del part.metadata_props[:]
+            if hasattr(part, "doc_string"):
+                part.doc_string = ""
+    del proto.metadata_props[:]
+    for key, value in described.items():
+        proto.metadata_props.add(key=key, value=value)
+    proto.producer_name = "archscout"
+    proto.producer_version = described["archscout"]
+    return proto
+
+
+def _described(input_shape: Shape, classes: Sequence[str], metadata: Mapping[str, str]) -> dict[str, str]:
+    channels, height, width = input_shape
+    try:
+        own_version = version("archscout")
+    except PackageNotFoundError:
+        own_version = "unknown"
+    return {
+        "classes": json.dumps([str(name) for name in classes]),
+        "size": f"{height}x{width}",
+        "channels": str(channels),
+        "colour": "RGB" if channels == 3 else "L",
+        "layout": "NCHW",
+        "range": "0..255",
+        "archscout": own_version,
+        **{str(key): str(value) for key, value in metadata.items()},
+    }
+
+
+def _onnx_probabilities(content: bytes, images: torch.Tensor) -> np.ndarray:
+    """What ONNX Runtime says: the first image alone, so that two batch sizes are tried, then the others together."""
+    session = _session(content, 1)
+    pixels = images.numpy()
+    chunks = [pixels[:1], *(pixels[at : at + 64] for at in range(1, len(pixels), 64))]
+    return np.concatenate([session.run(["probabilities"], {"image": chunk})[0] for chunk in chunks])
+
+
+def _session(model: str | Path | bytes, threads: int) -> Any:
+    import onnxruntime
+
+    if threads < 1:
+        raise UserError(f"threads is at least 1, got {threads}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        what = "the exported network" if isinstance(model, bytes) else f"'{model}'"
+        raise UserError(f"ONNX Runtime cannot load {what} ({_line(error)}); wanted an ONNX file") from None
+
+
+def _what_it_wants(session: Any, path: str | Path) -> tuple[list[str], Shape]:
+    about = session.get_modelmeta().custom_metadata_map
+    try:
+        classes = json.loads(about["classes"])
+        height, width = (int(side) for side in about["size"].split("x"))
+        channels = {"RGB": 3, "L": 1}[about["colour"]]
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError("classes")
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"'{path}' does not say its classes, size and colour ({_line(error)}); wanted an ONNX file by archscout"
+        ) from None
+    return classes, (channels, height, width)
+
+
+def _pixels(image: str | Path | np.ndarray, shape: Shape) -> np.ndarray:
+    """One image as the network wants it: uint8 (H, W, C)."""
+    channels, height, width = shape
+    if isinstance(image, str | Path):
+        array = decode(image, min(height, width))
+    else:
+        array = np.asarray(image)
+        array = array[..., None] if array.ndim == 2 else array
+        array = array if channels_last(array.shape, "array") else array.transpose(1, 2, 0)
+        array = whole_array(array, "array")
+    if array.shape[2] != channels:
+        array = _recoloured(array, channels)
+    if array.shape[:2] == (height, width):
+        return array
+    if height != width:
+        raise UserError(f"image is {array.shape[0]} x {array.shape[1]}, this network wants exactly {height} x {width}")
+    return short_side(array, height)
+
+
+def _recoloured(array: np.ndarray, channels: int) -> np.ndarray:
+    """Grey as three equal channels, or colour as grey by the ITU-R 601 weights (as Pillow's convert("L"))."""
+    from PIL import Image
+
+    if channels == 3:
+        return np.repeat(array, 3, axis=2)
+    return np.asarray(Image.fromarray(array).convert("L"))[..., None]
+
+
+def _opset(proto: Any) -> int:
+    return next(int(entry.version) for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:160]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Put `content` at `path` by renaming a finished file, so that a reader never sees half of it."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Prints, warnings and log lines of the exporters inside the block are thrown away."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
