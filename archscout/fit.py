@@ -1,0 +1,607 @@
+"""Training and evaluation: one plain loop, exact to the bit after a resume, and arrays of what a network answers."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+from archscout.augment import augment
+from archscout.errors import UserError, unknown
+from archscout.selection.full import Full
+from archscout.selection.selector import Selector
+from archscout.space import Shape
+
+METRICS = ("accuracy", "balanced_accuracy")
+
+
+class Part(Protocol):
+    """What training needs of a part of the data; see data.Part."""
+
+    labels: Any
+
+    def __len__(self) -> int: ...
+
+    def batch(self, positions: Any) -> tuple[Any, Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: plain values, so that it can be written into a log and read back with Recipe(**values).
+
+    lr:               peak learning rate of SGD with Nesterov momentum.
+    momentum:         of SGD.
+    weight_decay:     on weights of two and more dimensions; normalisation and biases have none.
+    batch_size:       images per step; the batches of a round differ by at most one image.
+    label_smoothing:  share of the target spread evenly over the classes.
+    flip, shift, cutout:  augmentation, see augment.augment; shift and cutout in pixels, 0 for none.
+    balanced:         whether log class priors are added to the training logits, which aims at balanced accuracy
+                      (Menon et al. 2021, arXiv:2007.07314).
+    warmup:           share of the steps in which the learning rate rises linearly; then it falls linearly to zero.
+    clip:             largest norm of the gradient.
+    ema:              decay of an average of the weights over steps, which the network has in the end; None for none.
+    precision:        a Lightning Fabric precision: "32-true", "bf16-mixed", ...
+    """
+
+    lr: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 128
+    label_smoothing: float = 0.1
+    flip: bool = False
+    shift: int = 0
+    cutout: int = 0
+    balanced: bool = False
+    warmup: float = 0.25
+    clip: float = 5.0
+    ema: float | None = None
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "lr above 0": self.lr > 0,
+            "batch_size of at least 1": self.batch_size >= 1,
+            "label_smoothing in [0, 1)": 0 <= self.label_smoothing < 1,
+            "warmup in [0, 1)": 0 <= self.warmup < 1,
+            "clip above 0": self.clip > 0,
+            "ema None or in (0, 1)": self.ema is None or 0 < self.ema < 1,
+        }
+        if broken := [text for text, kept in wanted.items() if not kept]:
+            raise UserError(f"a recipe wants {', '.join(broken)}; got {asdict(self)}")
+
+
+class Diverged(RuntimeError):
+    """Training met a loss that is not finite; `step` (from 1) is where."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(step, loss)
+        self.step, self.loss = step, loss
+
+    def __str__(self) -> str:
+        return f"training diverged: the loss is {self.loss} at step {self.step}"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training did.
+
+    history:  one {epoch, step, loss, accuracy, lr} per epoch or per tenth of the run, whichever is shorter; loss and
+              accuracy are means over the training batches since the entry before.
+    seconds:  wall-clock time, all resumed stretches together.
+    steps, epochs:  how many were made.
+    changes:  the shortenings that `allow` asked for, one {step, epochs} each; `replay(changes)` repeats them.
+    """
+
+    history: list[dict[str, float]]
+    seconds: float
+    steps: int
+    epochs: float
+    changes: list[dict[str, float]] = field(default_factory=list)
+
+
+def recipe_for(
+    part: Part, shape: Shape, classes: int, *, mirrors: bool, balanced: bool, epochs: float | None = None
+) -> Recipe:
+    """Good settings for small images and short trainings.
+
+    part: the training images. shape: (channels, height, width). mirrors: whether a left-right flip keeps the class.
+    balanced: whether balanced accuracy is the metric. epochs: how long the training will be, if known.
+    """
+    side = min(shape[1], shape[2])
+    steps_wanted = 400
+    seen = len(part) * (epochs or 10)
+    batch = 2 ** round(math.log2(max(1.0, seen / steps_wanted)))
+    batch = max(16, min(128, batch, max(16, len(part) // 4)))
+    return Recipe(
+        lr=0.2 * math.sqrt(batch / 128),
+        batch_size=batch,
+        flip=mirrors,
+        shift=side // 8,
+        balanced=balanced,
+    )
+
+
+def learning_rate(recipe: Recipe, position: float) -> float:
+    """The learning rate at a position in [0, 1] of the training: up linearly over `warmup`, then down to zero."""
+    if position < recipe.warmup:
+        return recipe.lr * position / recipe.warmup
+    return recipe.lr * (1 - position) / (1 - recipe.warmup)
+
+
+def log_priors(labels: Any, classes: int) -> Tensor:
+    """The log shares (classes,) of the classes in `labels`; a class without images counts as one image."""
+    counts = np.maximum(np.bincount(np.asarray(labels, dtype=np.int64), minlength=classes), 1)
+    return torch.from_numpy(np.log(counts / counts.sum())).float()
+
+
+def training_losses(logits: Tensor, labels: Tensor, recipe: Recipe, priors: Tensor | None) -> Tensor:
+    """The loss of each image (n,): cross-entropy with smoothed labels, of logits plus log priors where given."""
+    if priors is not None:
+        logits = logits + priors
+    return F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing, reduction="none")
+
+
+def replay(changes: Sequence[Mapping[str, float]]) -> Callable[[float], float | None]:
+    """An `allow` that repeats the `changes` of an earlier Fit, so that the same weights come out."""
+    recorded = {change["done"]: change["epochs"] for change in changes}
+    return lambda done: recorded.get(done)
+
+
+@contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Sets the number of torch's threads inside and puts it back afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def fit(
+    model: nn.Module,
+    part: Part,
+    *,
+    recipe: Recipe,
+    epochs: float,
+    seed: int,
+    mean: Any,
+    std: Any,
+    selector: Selector | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    devices: int = 1,
+    checkpoint: str | Path | None = None,
+    every: float = 30.0,
+    on_progress: Callable[[int, int, float, float], None] | None = None,
+    allow: Callable[[float], float | None] | None = None,
+) -> Fit:
+    """Trains `model` in place on the images of `part`.
+
+    The same arguments give the same weights on the CPU, also if the training is killed and resumed from `checkpoint`:
+    the order of a round comes from (seed, round), augmentation and dropout from (seed, step). torch's global random
+    state and thread number are as before afterwards. One step costs one forward and one backward pass of a batch.
+
+    epochs:       passes over as many images as the part has, whatever the selector chooses; 0.3 is fine.
+    mean, std:    per channel, on the 0..255 scale.
+    selector:     what chooses the images of each round; default: all.
+    threads:      CPU threads of torch, per process.
+    device, devices:  "cpu" or "cuda", and how many; several are processes that share each batch (Lightning Fabric).
+    checkpoint:   file that is written every `every` seconds and at the end, and gone on from if it exists.
+    on_progress:  called after each step with (step, steps, loss, accuracy of this batch).
+    allow:        called after each step with the epochs done; may return a smaller number of epochs in all, and the
+                  learning rate then falls over what is left, from where it is.
+
+    Raises Diverged for a loss that is not finite; UserError if the checkpoint is of another training or unreadable.
+    """
+    if len(part) == 0:
+        raise UserError("no images to train on: the part is empty")
+    if not epochs > 0:
+        raise UserError(f"epochs is above 0, got {epochs}")
+    selector = selector or Full(part, seed=seed)
+    job: dict[str, Any] = {
+        "recipe": recipe, "epochs": epochs, "seed": seed, "mean": mean, "std": std, "selector": selector,
+        "threads": threads, "checkpoint": None if checkpoint is None else Path(checkpoint), "every": every,
+        "on_progress": on_progress, "allow": allow,
+    }  # fmt: skip
+    if device == "cpu" and devices == 1 and recipe.precision == "32-true":
+        return _train(None, model, part, **job)
+    return _fit_fabric(model, part, device, devices, job)
+
+
+def _fit_fabric(model: nn.Module, part: Part, device: str, devices: int, job: dict[str, Any]) -> Fit:
+    """The same training under Lightning Fabric: accelerators, mixed precision, several processes."""
+    from lightning_fabric import Fabric
+
+    kind, _, number = device.partition(":")
+    strategy = "ddp_spawn" if devices > 1 else "auto"
+    which: Any = [int(number)] if number else devices
+    fabric = Fabric(accelerator=kind, devices=which, strategy=strategy, precision=job["recipe"].precision)
+    if devices == 1:
+        return _train(fabric, model, part, **job)
+    worker: Any = _train_spawned
+    fitted, weights, state = fabric.launch(worker, model, part, job)
+    model.load_state_dict(weights)
+    job["selector"].load_state_dict(state)
+    return fitted
+
+
+def _train_spawned(fabric: Any, model: nn.Module, part: Part, job: dict[str, Any]) -> tuple[Fit, Any, Any]:
+    """One process of several; what rank 0 returns reaches the caller."""
+    fitted = _train(fabric, model, part, **job)
+    return fitted, {name: tensor.cpu() for name, tensor in model.state_dict().items()}, job["selector"].state_dict()
+
+
+@dataclass
+class _State:
+    """Where a training stands, apart from weights, optimizer and selector: all that a checkpoint must hold."""
+
+    steps: int  # in all
+    step: int = 0  # done
+    start_step: int = 0  # from where the learning rate's position runs to 1
+    start_position: float = 0.0
+    batch: int = 0  # done in this round
+    batches: int = 0  # of this round
+    seconds: float = 0.0
+    images: int = 0  # since the last entry of history, as are the next two
+    loss_sum: float = 0.0
+    correct: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    changes: list[dict[str, float]] = field(default_factory=list)
+
+    def position(self, ahead: float) -> float:
+        """How far the schedule is, in [0, 1], `ahead` steps from here."""
+        done = (self.step + ahead - self.start_step) / max(1, self.steps - self.start_step)
+        return self.start_position + (1 - self.start_position) * done
+
+    def shorten(self, steps: int) -> None:
+        """Makes `steps` the whole; the position goes on from where it is."""
+        self.start_position, self.start_step = self.position(0), self.step
+        self.steps = steps
+
+
+def _train(
+    fabric: Any,
+    model: nn.Module,
+    part: Part,
+    *,
+    recipe: Recipe,
+    epochs: float,
+    seed: int,
+    mean: Any,
+    std: Any,
+    selector: Selector,
+    threads: int,
+    checkpoint: Path | None,
+    every: float,
+    on_progress: Callable[[int, int, float, float], None] | None,
+    allow: Callable[[float], float | None] | None,
+) -> Fit:
+    """The loop. `fabric` is None on one CPU process."""
+    device = torch.device("cpu") if fabric is None else fabric.device
+    rank, ranks = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
+    steps_per_epoch = max(1, round(len(part) / recipe.batch_size))
+    state = _State(steps=max(1, round(epochs * steps_per_epoch)))
+    entry_every = min(steps_per_epoch, math.ceil(state.steps / 10))
+    identity = {
+        "recipe": asdict(recipe), "epochs": float(epochs), "seed": seed, "images": len(part), "selector": selector.name,
+    }  # fmt: skip
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer: Any = _optimizer(model, recipe)
+    average = (
+        None if recipe.ema is None else AveragedModel(model, multi_avg_fn=_averaging(recipe.ema), use_buffers=True)
+    )
+    network, optimizer = (model, optimizer) if fabric is None else fabric.setup(model, optimizer)
+    if checkpoint is not None and checkpoint.exists():
+        state = _load(checkpoint, identity, model, optimizer, average, selector, device)
+    normalise = normaliser(mean, std, device)
+    priors: Tensor | None = None
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    modes = [(module, module.training) for module in model.modules()]
+    network.train()
+    began = saved = time.monotonic() - state.seconds
+    saved += state.seconds
+
+    def save() -> None:
+        if checkpoint is not None and rank == 0:
+            state.seconds = time.monotonic() - began
+            _save(checkpoint, identity, state, model, optimizer, average, selector)
+
+    with threads_set(threads), torch.random.fork_rng(devices=[g.device.index for g in generators[1:]]):
+        while state.step < state.steps:
+            if state.batch == state.batches:
+                chosen = selector.next_round()
+                state.batch, state.batches = 0, max(1, round(len(chosen) / recipe.batch_size))
+            order = selector.record.subset
+            low, high = (len(order) * (state.batch + i) // state.batches for i in (0, 1))
+            positions = order[low : high - (high - low) % ranks][rank::ranks]
+            _, images, labels = part.batch(positions.numpy())
+            images = augment(
+                images,
+                _generator(seed, 0, state.step, rank),
+                flip=recipe.flip,
+                shift=recipe.shift,
+                cutout=recipe.cutout,
+            )
+            inputs, targets = normalise(images), labels.to(device)
+
+            lr = learning_rate(recipe, state.position(0.5))
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            for generator in generators:  # dropout and its kin draw from these
+                generator.manual_seed(_number(seed, 1, state.step, rank))
+            logits = network(inputs)
+            if recipe.balanced and priors is None:
+                priors = log_priors(part.labels, logits.shape[1]).to(device)
+            losses = training_losses(logits, targets, recipe, priors)
+            loss = selector.observe(positions, losses, logits, targets)
+            hits = (logits.detach().argmax(1) == targets).sum()
+            value, correct, size = _gathered(fabric, loss, hits, len(targets))
+            if not math.isfinite(value):
+                raise Diverged(state.step + 1, value)
+
+            optimizer.zero_grad(set_to_none=True)
+            if fabric is None:
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, recipe.clip, foreach=True)
+            else:
+                fabric.backward(loss)
+                fabric.clip_gradients(network, optimizer, max_norm=recipe.clip)
+            optimizer.step()
+            if average is not None:
+                average.update_parameters(model)
+
+            state.step, state.batch = state.step + 1, state.batch + 1
+            state.images, state.loss_sum, state.correct = (
+                state.images + size, state.loss_sum + value * size, state.correct + correct,
+            )  # fmt: skip
+            done = state.step / steps_per_epoch
+            wanted = allow(done) if allow is not None else None
+            if wanted is not None and round(wanted * steps_per_epoch) < state.steps:
+                state.shorten(max(state.step, round(wanted * steps_per_epoch)))
+                state.changes.append({"done": done, "epochs": float(wanted)})
+            if state.step % entry_every == 0 or state.step == state.steps:
+                entry = {"loss": state.loss_sum / state.images, "accuracy": state.correct / state.images, "lr": lr}
+                state.history.append({"epoch": done, "step": state.step, **entry})
+                state.images, state.loss_sum, state.correct = 0, 0.0, 0
+            if time.monotonic() - saved >= every and state.step < state.steps:
+                save()
+                saved = time.monotonic()
+            if on_progress is not None and rank == 0:
+                on_progress(state.step, state.steps, value, correct / size)
+        save()
+    if average is not None:
+        model.load_state_dict(average.module.state_dict())
+    for module, mode in modes:
+        module.training = mode
+    return Fit(state.history, time.monotonic() - began, state.step, state.step / steps_per_epoch, state.changes)
+
+
+def normaliser(mean: Any, std: Any, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:
+    """A function of uint8 images (n, C, H, W) that gives float32 ones, less `mean` and over `std`, on `device`."""
+    centre = torch.as_tensor(np.array(mean, dtype=np.float32)).view(1, -1, 1, 1).to(device)
+    spread = torch.as_tensor(np.array(std, dtype=np.float32)).view(1, -1, 1, 1).to(device)
+    if not (spread > 0).all():
+        raise UserError(f"std is above 0 in every channel, got {list(std)}")
+    scale = 1 / spread
+    return lambda images: (
+        images.to(device).to(torch.float32, memory_format=torch.channels_last).sub_(centre).mul_(scale)
+    )
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum; weight decay on weights only, not on normalisation and biases."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    nesterov = recipe.momentum > 0
+    return torch.optim.SGD(
+        [g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov
+    )
+
+
+def _averaging(decay: float) -> Callable[..., None]:
+    """The update of averaged weights: the decay grows to `decay`, so that the first weights are soon forgotten."""
+
+    def update(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Any) -> None:
+        share = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
+        for average, weight in zip(averages, weights, strict=True):
+            if average.is_floating_point():
+                average.lerp_(weight, share)
+            else:
+                average.copy_(weight)
+
+    return update
+
+
+def _number(*key: int) -> int:
+    """A seed from some whole numbers; other numbers, another seed."""
+    return int(np.random.SeedSequence([k % 2**64 for k in key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _generator(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_number(*key))
+
+
+def _gathered(fabric: Any, loss: Tensor, hits: Tensor, size: int) -> tuple[float, int, int]:
+    """Mean loss, correct answers and images of a step, over all processes."""
+    if fabric is None or fabric.world_size == 1:
+        return float(loss.detach()), int(hits), size
+    both = fabric.all_reduce(torch.stack([loss.detach().float(), hits.float()]), reduce_op="sum")
+    return float(both[0]) / fabric.world_size, int(both[1]), size * fabric.world_size
+
+
+def _save(
+    path: Path,
+    identity: dict[str, Any],
+    state: _State,
+    model: nn.Module,
+    optimizer: Any,
+    average: AveragedModel | None,
+    selector: Selector,
+) -> None:
+    """Writes a checkpoint whole or not at all."""
+    content = {
+        "identity": identity,
+        "state": asdict(state),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": None if average is None else average.state_dict(),
+        "selector": selector.state_dict(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    with open(draft, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def _load(
+    path: Path,
+    identity: dict[str, Any],
+    model: nn.Module,
+    optimizer: Any,
+    average: AveragedModel | None,
+    selector: Selector,
+    device: torch.device,
+) -> _State:
+    """Puts a checkpoint back and returns where it stood."""
+    mend = f"delete '{path}' to start over, or name another checkpoint"
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        kept = content["identity"]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint '{path}' cannot be read ({type(error).__name__}); {mend}") from None
+    if kept != identity:
+        other = {name: (kept.get(name), value) for name, value in identity.items() if kept.get(name) != value}
+        told = "; ".join(f"{name} was {was}, now {now}" for name, (was, now) in other.items())
+        raise UserError(f"checkpoint '{path}' is of another training ({told}); {mend}")
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise UserError(f"checkpoint '{path}' is of another network ({str(error)[:200]}); {mend}") from None
+    optimizer.load_state_dict(content["optimizer"])
+    if average is not None:
+        average.load_state_dict(content["average"])
+    selector.load_state_dict({name: _on_cpu(value) for name, value in content["selector"].items()})
+    return _State(**content["state"])
+
+
+def _on_cpu(value: Any) -> Any:
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a network answered on n images, and how right it was.
+
+    labels, predictions:  int64 (n,).
+    confidence:           float32 (n,), the probability of the predicted class.
+    losses:               float32 (n,), cross-entropy in nats.
+    classes:              number of classes.
+    """
+
+    labels: np.ndarray
+    predictions: np.ndarray
+    confidence: np.ndarray
+    losses: np.ndarray
+    classes: int
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """int64 (classes, classes): images of a class (row) by predicted class (column)."""
+        cells = np.bincount(self.labels * self.classes + self.predictions, minlength=self.classes**2)
+        return cells.reshape(self.classes, self.classes)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return float((self.labels == self.predictions).mean())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that are present."""
+        counts = self.confusion.sum(1)
+        return float((self.confusion.diagonal()[counts > 0] / counts[counts > 0]).mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy in nats."""
+        return float(self.losses.mean())
+
+    @property
+    def per_class(self) -> list[dict[str, float | int | None]]:
+        """{recall, precision, n} of each class; None where nothing was to be found, or nothing was said."""
+        right, there, said = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
+        return [
+            {"recall": float(r / t) if t else None, "precision": float(r / s) if s else None, "n": int(t)}
+            for r, t, s in zip(right, there, said, strict=True)
+        ]
+
+    def metric(self, name: str) -> float:
+        """`accuracy` or `balanced_accuracy`, by name."""
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+        return float(getattr(self, name))
+
+
+def evaluate(
+    model: nn.Module,
+    part: Part,
+    *,
+    mean: Any,
+    std: Any,
+    batch_size: int = 256,
+    threads: int = 1,
+    device: str = "cpu",
+) -> Evaluation:
+    """Answers of `model`, in evaluation mode, to all images of a part; one forward pass each, no augmentation.
+
+    mean, std: per channel, on the 0..255 scale. The model is moved to `device`; its modes and torch's threads are as
+    before afterwards. Raises UserError for an empty part, ArithmeticError for logits that are not finite.
+    """
+    if len(part) == 0:
+        raise UserError("no images to evaluate on: the part is empty")
+    normalise = normaliser(mean, std, device)
+    modes = [(module, module.training) for module in model.modules()]
+    model.to(device).eval()
+    predictions, confidence, losses, truth, classes = [], [], [], [], 0
+    try:
+        with threads_set(threads), torch.inference_mode():
+            for start in range(0, len(part), batch_size):
+                _, images, labels = part.batch(np.arange(start, min(start + batch_size, len(part))))
+                logs = model(normalise(images)).float().log_softmax(1).cpu()
+                best, answer = logs.max(1)
+                predictions.append(answer)
+                confidence.append(best.exp())
+                losses.append(F.nll_loss(logs, labels, reduction="none"))
+                truth.append(labels)
+                classes = logs.shape[1]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    found = [torch.cat(parts).numpy() for parts in (truth, predictions, confidence, losses)]
+    if np.isnan(found[2]).any():
+        raise ArithmeticError(f"the network gives logits that are not finite for {np.isnan(found[2]).sum()} images")
+    return Evaluation(found[0], found[1], found[2], found[3], classes)
