@@ -1,0 +1,288 @@
+"""Where evaluations run: in this process, in worker processes, or on a Ray cluster; the results are the same."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, Protocol
+
+from archscout.errors import UserError
+
+AHEAD = 32  # items handed out per worker before the first of them is taken back
+DIED = "the worker process died"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item: a value, or a failure with its reason; and the seconds it took where it ran.
+
+    Where a worker died or was stopped, `seconds` is the time since the item was handed out.
+    """
+
+    value: Any
+    failure: str | None
+    seconds: float
+
+
+class Pool(Protocol):
+    """What `executor` gives."""
+
+    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
+        """The outcomes of items, in item order; taken from a limited number of items at a time."""
+        ...
+
+
+@contextmanager
+def executor(
+    workers: int | str, work: Callable[[Any], Any], *, threads: int = 1, timeout: float | None = None
+) -> Iterator[Pool]:
+    """A pool that calls `work` on items: `for outcome in pool.map(items)`, outcomes in item order.
+
+    workers: 0 runs in this process; N >= 1 in N processes of their own, which start with the first item (some seconds
+             each, mostly importing torch) and end with the block; "ray" or "ray://host:port" on a Ray cluster, one
+             actor for every `threads` CPUs of it.
+    work:    a callable object or function of a module, with everything it needs; it is sent to each worker once, items
+             and values travel as pickles. It must not draw from global generators unless it restores them.
+    threads: torch and BLAS threads of each call. Results are equal for every `workers` at equal `threads`.
+    timeout: seconds after which one item is stopped at the cost of that item only; its failure says "took longer than
+             60 s". In this process nothing can be stopped, so with workers=0 it has no effect.
+
+    An exception costs its item only (failure "ValueError: ..."), so does the death of a worker (out of memory, a crash).
+    On Ray such an item is tried a second time, since its machine may have gone. Overhead: about 0.3 ms per item between
+    processes. Raises UserError for work that cannot be sent, for workers that cannot start, and where Ray is missing.
+    """
+    if threads < 1 or (timeout is not None and not timeout > 0):
+        raise UserError(f"wanted threads >= 1 and timeout > 0 seconds, got threads={threads} and timeout={timeout}")
+    if isinstance(workers, str):
+        if workers != "ray" and not workers.startswith("ray://"):
+            raise UserError(f"unknown workers '{workers}': give 0, a number of processes, ray, or ray://host:port")
+        from archscout.execute_ray import ray_pool
+
+        with ray_pool(workers, work, threads, timeout) as pool:
+            yield pool
+    elif workers < 0:
+        raise UserError(f"wanted workers >= 0, got {workers}: 0 is this process")
+    elif workers == 0:
+        yield _Here(work, threads)
+    else:
+        processes = _Processes(workers, work, threads, timeout)
+        try:
+            yield processes
+        finally:
+            processes.stop()
+
+
+class _Here:
+    """This process; its thread counts are as before whenever the caller has the word."""
+
+    def __init__(self, work: Callable[[Any], Any], threads: int) -> None:
+        from threadpoolctl import ThreadpoolController
+
+        self._work, self._threads = work, threads
+        self._blas = ThreadpoolController()
+
+    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
+        for item in items:
+            with self._blas.limit(limits=self._threads, user_api="blas"), _torch_threads(self._threads):
+                value, failure, seconds = attempt(self._work, item)
+            yield Outcome(value, failure, seconds)
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def attempt(work: Callable[[Any], Any], item: Any) -> tuple[Any, str | None, float]:
+    """Value, failure and seconds of one call; only Ctrl-C gets out."""
+    start = time.perf_counter()
+    try:
+        value, failure = work(item), None
+    except (Exception, SystemExit) as error:
+        value, failure = None, _reason(error)
+    return value, failure, time.perf_counter() - start
+
+
+def packed_attempt(work: Callable[[Any], Any], item: Any) -> tuple[bytes, str | None, float]:
+    """The same with the value as a pickle, for the way back from a worker."""
+    value, failure, seconds = attempt(work, item)
+    try:
+        return pickle.dumps(value), failure, seconds
+    except Exception as error:
+        return pickle.dumps(None), f"the value cannot be sent back from a worker: {_reason(error)}", seconds
+
+
+def unpacked(answer: tuple[bytes, str | None, float]) -> Outcome:
+    """The outcome that a worker of this run sent."""
+    return Outcome(pickle.loads(answer[0]), answer[1], answer[2])
+
+
+def too_long(timeout: float | None, seconds: float) -> Outcome:
+    """The outcome of an item that was stopped."""
+    return Outcome(None, f"took longer than {timeout:g} s", seconds)
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+class _Pickler(pickle.Pickler):
+    """Refuses what another process could not import."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | FunctionType) and obj.__module__ == "__main__":
+            raise pickle.PicklingError(f"'{obj.__qualname__}' is defined in the script itself")
+        return NotImplemented
+
+
+def _pickled(work: Any) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(work)
+    except (pickle.PicklingError, AttributeError, TypeError, NotImplementedError) as error:
+        raise UserError(
+            f"cannot send the work to worker processes ({_reason(error)}): define it in a module that can be imported, "
+            "or use workers=0"
+        ) from None
+    return buffer.getvalue()
+
+
+@dataclass
+class _Handed:
+    """An item on its way; without a future it is still to be scheduled."""
+
+    item: Any
+    future: Any = None
+    since: float = 0.0
+
+
+class _Processes:
+    """Worker processes; started with the first item."""
+
+    def __init__(self, workers: int, work: Any, threads: int, timeout: float | None) -> None:
+        self._workers, self._threads, self._timeout = workers, threads, timeout
+        self._payload = _pickled(work)
+        self._pool: Any = None
+
+    def stop(self) -> None:
+        """Ends the processes at once, whatever they do."""
+        if self._pool is not None:
+            self._pool.stop()
+            self._pool.join()
+            self._pool = None
+
+    def _schedule(self, item: Any) -> Any:
+        from pebble import ProcessPool
+
+        if self._pool is None:
+            self._pool = ProcessPool(
+                max_workers=self._workers,
+                initializer=_start_worker,
+                initargs=(self._payload, self._threads),
+                context=multiprocessing.get_context("spawn"),
+            )
+        return self._pool.schedule(_work_in_worker, args=(item,), timeout=self._timeout)
+
+    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
+        source = iter(items)
+        waiting: deque[_Handed] = deque()
+        more, broken = True, 0
+        try:
+            while True:
+                while more and len(waiting) < AHEAD * self._workers:
+                    try:
+                        waiting.append(_Handed(next(source)))
+                    except StopIteration:
+                        more = False
+                if not waiting:
+                    return
+                try:
+                    for handed in waiting:
+                        if handed.future is None:
+                            handed.future, handed.since = self._schedule(handed.item), time.perf_counter()
+                    outcome = self._taken(waiting[0])
+                except RuntimeError as error:  # pebble gave its processes up: what is not done starts again in new ones
+                    broken += 1
+                    self.stop()
+                    if broken > 2:
+                        raise UserError(
+                            f"worker processes end while they start ({_reason(error)}): a script must call archscout "
+                            'under `if __name__ == "__main__":`; if it does, use fewer workers (memory?) or workers=0'
+                        ) from None
+                    for handed in waiting:
+                        if handed.future and not (handed.future.done() and handed.future.exception() is None):
+                            handed.future = None
+                    continue
+                broken = 0
+                waiting.popleft()
+                yield outcome
+        finally:
+            for handed in waiting:
+                if handed.future:
+                    handed.future.cancel()
+
+    def _taken(self, handed: _Handed) -> Outcome:
+        from pebble import ProcessExpired
+
+        since = handed.since
+        try:
+            answer = handed.future.result()
+        except FutureTimeoutError:
+            return too_long(self._timeout, time.perf_counter() - since)
+        except ProcessExpired:
+            return Outcome(None, DIED, time.perf_counter() - since)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            return Outcome(None, f"the item cannot be sent to a worker: {_reason(error)}", time.perf_counter() - since)
+        if isinstance(answer, str):
+            raise UserError(f"a worker cannot load the work ({answer}): make it importable there, or use workers=0")
+        return unpacked(answer)
+
+
+_in_worker: dict[str, Any] = {}  # of a worker process: its work, or why it has none
+
+
+def _start_worker(payload: bytes, threads: int) -> None:
+    """Once in each worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which stops its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, also from within a long call of torch
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    try:
+        import torch
+        from threadpoolctl import threadpool_limits
+
+        torch.set_num_threads(threads)
+        threadpool_limits(threads, user_api="blas")
+        _in_worker["work"] = pickle.loads(payload)
+    except Exception as error:
+        _in_worker["failure"] = _reason(error)
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _work_in_worker(item: Any) -> tuple[bytes, str | None, float] | str:
+    if "failure" in _in_worker:
+        return str(_in_worker["failure"])
+    return packed_attempt(_in_worker["work"], item)

@@ -1,0 +1,194 @@
+"""Workers on a Ray cluster; an optional extra."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from archscout.errors import UserError
+from archscout.execute import AHEAD, DIED, Outcome, packed_attempt, too_long, unpacked
+
+
+@contextmanager
+def ray_pool(address: str, work: Callable[[Any], Any], threads: int, timeout: float | None) -> Iterator[_Actors]:
+    """Actors that hold `work`, on the cluster at `address`; "ray" is the one at hand, or else a new local one.
+
+    Starting a new one takes some seconds. Only what was started here is ended. See `archscout.execute.executor`.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("workers on Ray need Ray: pip install 'archscout[ray]', or give a number of workers") from None
+    ours = not ray.is_initialized()
+    if ours:
+        before = os.environ.get("RAY_USAGE_STATS_ENABLED")
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read while Ray starts: nothing is reported to anybody
+        try:
+            where = None if address == "ray" else address
+            ray.init(where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, TimeoutError, ValueError) as error:
+            raise UserError(f"cannot reach Ray at '{address}' ({str(error)[:200]}): check the address") from None
+        finally:
+            if before is None:
+                del os.environ["RAY_USAGE_STATS_ENABLED"]
+            else:
+                os.environ["RAY_USAGE_STATS_ENABLED"] = before
+    try:
+        actors = _Actors(work, threads, timeout)
+        try:
+            yield actors
+        finally:
+            actors.stop()
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+class _Actors:
+    """One actor for each `threads` CPUs; an actor has one item at a time, so that a timeout costs that item only."""
+
+    def __init__(self, work: Any, threads: int, timeout: float | None) -> None:
+        import ray
+
+        class Actor:
+            def __init__(self, work: Any, threads: int) -> None:
+                import torch
+                from threadpoolctl import threadpool_limits
+
+                torch.set_num_threads(threads)
+                threadpool_limits(threads, user_api="blas")
+                self.work = work
+
+            def ready(self) -> None:
+                """Answers once the actor stands."""
+
+            def attempt(self, item: Any) -> tuple[bytes, str | None, float]:
+                return packed_attempt(self.work, item)
+
+        cpus = float(ray.cluster_resources().get("CPU", 1))
+        share = min(float(threads), cpus)
+        self._actor: Any = ray.remote(num_cpus=share, max_restarts=0, max_task_retries=0)(Actor)
+        self._threads, self._timeout = threads, timeout
+        try:
+            self._work = ray.put(work)
+        except TypeError as error:
+            raise UserError(
+                f"cannot send the work to Ray ({' '.join(str(error).split())[:300]}): define it in a module, "
+                "or use workers=0"
+            ) from None
+        self._count = max(1, int(cpus // share))
+        self._starting: dict[Any, Any] = {}  # reference of ready() -> actor
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, int, Any, int, float]] = {}  # reference -> actor, number, item, trial, since
+        self._lost = 0  # actors that ended while they started, one after another
+        for _ in range(self._count):
+            self._start()
+
+    def _start(self) -> None:
+        actor = self._actor.remote(self._work, self._threads)
+        self._starting[actor.ready.remote()] = actor
+
+    def stop(self) -> None:
+        """Ends all actors, whatever they do."""
+        import ray
+
+        for actor in [*self._starting.values(), *self._idle, *(entry[0] for entry in self._busy.values())]:
+            ray.kill(actor)
+        self._starting, self._idle, self._busy = {}, [], {}
+
+    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
+        source = enumerate(items)
+        queue: deque[tuple[int, Any, int]] = deque()  # number, item, trial
+        done: dict[int, Outcome] = {}
+        taken = given = 0
+        more = True
+        try:
+            while True:
+                while more and given - taken < AHEAD * self._count:
+                    try:
+                        number, item = next(source)
+                    except StopIteration:
+                        more = False
+                        break
+                    queue.append((number, item, 1))
+                    given += 1
+                while queue and self._idle:
+                    actor, (number, item, trial) = self._idle.pop(), queue.popleft()
+                    self._busy[actor.attempt.remote(item)] = (actor, number, item, trial, time.perf_counter())
+                if taken in done:
+                    yield done.pop(taken)
+                    taken += 1
+                    continue
+                if not more and taken == given:
+                    return
+                self._wait(queue, done)
+        finally:
+            self._abandon()
+
+    def _wait(self, queue: deque[tuple[int, Any, int]], done: dict[int, Outcome]) -> None:
+        """Until something ends or is overdue."""
+        import ray
+
+        patience = None
+        if self._timeout is not None and self._busy:
+            first = min(entry[4] for entry in self._busy.values())
+            patience = max(0.0, first + self._timeout - time.perf_counter())
+        ended, _ = ray.wait([*self._starting, *self._busy], num_returns=1, timeout=patience)
+        for reference in ended:
+            if reference in self._starting:
+                self._greet(reference)
+                continue
+            actor, number, item, trial, since = self._busy.pop(reference)
+            try:
+                done[number] = unpacked(ray.get(reference))
+                self._idle.append(actor)
+            except ray.exceptions.RayActorError:
+                self._start()
+                if trial == 1:
+                    queue.appendleft((number, item, 2))
+                else:
+                    done[number] = Outcome(None, DIED, time.perf_counter() - since)
+            except ray.exceptions.RayError as error:
+                ray.kill(actor)
+                self._start()
+                done[number] = Outcome(None, f"{type(error).__name__}: {error}"[:500], time.perf_counter() - since)
+        if self._timeout is None or ended:
+            return
+        for reference, (actor, number, _, _, since) in list(self._busy.items()):
+            if time.perf_counter() - since >= self._timeout:
+                del self._busy[reference]
+                ray.kill(actor)
+                self._start()
+                done[number] = too_long(self._timeout, time.perf_counter() - since)
+
+    def _greet(self, reference: Any) -> None:
+        import ray
+
+        actor = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayError as error:
+            self._lost += 1
+            if self._lost > 2 * self._count:
+                reason = " ".join(str(error).split())[-300:]
+                raise UserError(
+                    f"workers on Ray end while they start ({reason}): is archscout installed there?"
+                ) from None
+            self._start()
+            return
+        self._lost = 0
+        self._idle.append(actor)
+
+    def _abandon(self) -> None:
+        """Ends the actors whose answers nobody waits for any more."""
+        import ray
+
+        for actor, *_ in self._busy.values():
+            ray.kill(actor)
+            self._start()
+        self._busy = {}

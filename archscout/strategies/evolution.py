@@ -1,0 +1,88 @@
+"""Ageing evolution."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from archscout.errors import UserError
+from archscout.space import Arch, SearchSpace
+from archscout.strategies.strategy import Goal, Open
+
+
+class Evolution:
+    """Mutates good members of a population in which the oldest, not the worst, is replaced.
+
+    Use it when scores are cheap and the space is too large to sample well; it wants some hundred proposals to pay off.
+    Costs one ranking of the population per tell and some ten microseconds per proposal.
+
+    population: members kept; until there are so many, proposals are random. tournament: members drawn (without
+    replacement) for each child; the best by rank within the population is the parent. A child is the parent with one
+    decision changed; one that was proposed before is changed once more, up to `retries` times, so that a small space
+    is walked and not proposed again and again. Only feasible proposals that did not fail enter the population. Costs
+    of the goal are not looked at: limits are kept by what enters.
+
+    Fitness is the rank of `archscout.aggregate.rank_pool` within the population, so several proxies count alike.
+
+    Source: Real, Aggarwal, Huang and Le 2019, "Regularized evolution for image classifier architecture search",
+    arXiv 1802.01548.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        goal: Goal,
+        population: int = 50,
+        tournament: int = 10,
+        retries: int = 10,
+    ) -> None:
+        if not 1 <= tournament <= population:
+            raise UserError(f"evolution wants 1 <= tournament <= population, got {tournament} and {population}")
+        self.space = space
+        self.goal = goal
+        self.population, self.tournament, self.retries = population, tournament, retries
+        self._rng = np.random.default_rng(seed)
+        self._open = Open()
+        self._members: deque[tuple[Arch, dict[str, float]]] = deque(maxlen=population)
+        self._ranks: np.ndarray | None = None  # of the members; None after a change
+        self._seen: set[Arch] = set()
+
+    def ask(self, n: int = 1) -> list[Arch]:
+        """`n` canonical architectures: random ones until the population is full, then mutants of good members."""
+        return self._open.ask([self._propose() for _ in range(n)])
+
+    def tell(self, archs: Sequence[Arch], values: Sequence[Mapping[str, float]]) -> None:
+        """Lets the candidates among the outcomes into the population; each drives the oldest member out."""
+        self._open.tell(archs, values)
+        for arch, value in zip(archs, values, strict=True):
+            if self.goal.reached(value):
+                self._members.append((tuple(arch), {name: float(value[name]) for name in self.goal.scores}))
+                self._ranks = None
+
+    def _propose(self) -> Arch:
+        if len(self._members) < self.population:
+            child = self.space.sample(self._rng)
+            for _ in range(self.retries):
+                if child not in self._seen:
+                    break
+                child = self.space.sample(self._rng)
+        else:
+            child = self.space.mutate(self._parent(), self._rng)
+            for _ in range(self.retries):
+                if child not in self._seen:
+                    break
+                child = self.space.mutate(child, self._rng)
+        self._seen.add(child)
+        return child
+
+    def _parent(self) -> Arch:
+        if self._ranks is None:
+            from archscout.aggregate import rank_pool
+
+            self._ranks = np.asarray(rank_pool([scores for _, scores in self._members], self.goal.scores))
+        drawn = self._rng.choice(self.population, size=self.tournament, replace=False)
+        return self._members[int(drawn[np.argmin(self._ranks[drawn])])][0]
