@@ -1,0 +1,514 @@
+"""One untrained network and some batches, whose passes all proxies share.
+
+A proxy reads quantities, each named `quantity@pass`: `gradients@batch0`, `relu_kernel@batch0`, `gradients@ones`.
+A **pass** (PASSES) says how the network and its input are prepared; a **quantity** (QUANTITIES) says what is collected
+while that pass runs. The Probe runs each pass once and collects everything that was asked of it.
+To add either is one function and one dictionary line; a proxy may also bring its own `Quantity` object.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from archscout.errors import UserError, unknown
+from archscout.naming import word
+
+Batch = tuple[Tensor, Tensor]
+
+
+class NotDefined(Exception):
+    """The score does not exist for this network; the message is the reason, in plain words."""
+
+
+# --- proxies as values -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Proxy:
+    """A number read from an untrained network, with what it needs and what it means.
+
+    compute:    (Probe) -> float; raises NotDefined where the score does not exist.
+    needs:      the quantities it reads, as `quantity@pass` or `(Quantity, pass)`, so that passes can be shared.
+    direction:  "max" if more is better, "min" if less is better.
+    unit:       of the score ("" for none).
+    paper:      authors, year, identifier.
+    data:       "none", "images" or "images and labels": what it reads of the batches.
+    cost:       passes over one batch, in words.
+    """
+
+    compute: Callable[[Probe], float]
+    needs: tuple[Need, ...] = ()
+    direction: Literal["max", "min"] = "max"
+    unit: str = ""
+    paper: str = ""
+    data: str = "images and labels"
+    cost: str = ""
+
+    @property
+    def name(self) -> str:
+        """The word it goes by: the name of its function."""
+        return word(self.compute)
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("max", "min"):
+            raise UserError(f"a proxy's direction is 'max' or 'min', got {self.direction!r}")
+
+
+def as_proxy(method: Any) -> Proxy:
+    """A Proxy as it is; a plain function `(Probe) -> float` as a Proxy whose larger scores are better."""
+    if isinstance(method, Proxy):
+        return method
+    if callable(method):
+        return Proxy(method)
+    raise UserError(f"a proxy is a name, a Proxy or a function (Probe) -> float, got {type(method).__name__}")
+
+
+# --- the probe -------------------------------------------------------------------------------------------------------
+
+
+class Probe:
+    """One network, some batches, and the quantities that proxies read from them.
+
+    Use it to write a proxy, or to read quantities yourself: `Probe(model, batches)["gradients@batch0"]`. It costs one
+    forward per pass that is asked for, plus one backward per derivative. Everything runs on copies under a seed of its
+    own: the model (weights, buffers, mode, gradients), the batches and the global random states stay as they are.
+    Hooks on the model are copied with it and do fire.
+
+    model:    maps (N, C, H, W) to logits (N, classes).
+    batches:  (images, labels) pairs: float (N, C, H, W) already normalised, int64 (N,).
+    classes:  number of classes; default: the largest label plus one.
+    needs:    the quantities to plan for. One that was not planned is computed on first use, at the price of a pass.
+    seed:     decides dropout, noise and re-initialisations; each pass draws from (seed, its name) alone.
+    device:   where the passes run.
+
+    `probe[need]` raises NotDefined if the quantity does not exist, or if its pass failed, with the reason.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Sequence[Batch],
+        *,
+        classes: int | None = None,
+        needs: Iterable[Need] = (),
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        if not batches:
+            raise UserError("a probe needs at least one batch of (images, labels)")
+        for images, labels in batches:
+            check_batch(images, labels)
+        self.model = model
+        self.batches = list(batches)
+        self.classes = classes or int(max(labels.max() for _, labels in batches)) + 1
+        self.seed = seed
+        self.device = torch.device(device)
+        self._values: dict[tuple[Quantity, str], Any] = {}
+        self._reasons: dict[tuple[Quantity, str], str] = {}
+        self._models: dict[Callable[[Probe], nn.Module], nn.Module] = {}
+        self._planned = [resolve(need) for need in needs]
+
+    def __getitem__(self, need: Need) -> Any:
+        key = resolve(need)
+        if key not in self._values and key not in self._reasons:
+            self._run(key)
+        if key in self._reasons:
+            raise NotDefined(self._reasons[key])
+        return self._values[key]
+
+    def copy(self) -> nn.Module:
+        """A fresh copy of the network on the probe's device: float32, channels-last, every parameter trainable."""
+        network = copy.deepcopy(self.model).to(self.device, torch.float32).to(memory_format=torch.channels_last)
+        return network.requires_grad_(True)
+
+    @cached_property
+    def trace(self) -> Any:
+        """Counts of the network for one image: see archscout.costs.trace."""
+        from archscout.costs.trace import trace
+
+        _, *shape = self.batches[0][0].shape
+        return trace(self.model, (int(shape[0]), int(shape[1]), int(shape[2])))
+
+    def prepared(self, prepare: Callable[[Probe], nn.Module]) -> nn.Module:
+        """The copy that `prepare` makes, made once and shared by the passes that name it."""
+        if prepare not in self._models:
+            with seeded(self.seed, prepare.__name__, self.device):
+                self._models[prepare] = prepare(self)
+        return self._models[prepare]
+
+    def _run(self, key: tuple[Quantity, str]) -> None:
+        """Run the pass of `key` once and store everything that is planned for it, or the reasons why not."""
+        name = key[1]
+        done = self._values.keys() | self._reasons.keys()
+        asked = [key, *(p for p in dict.fromkeys(self._planned) if p[1] == name and p != key and p not in done)]
+        try:
+            self._collect(name, asked)
+        except Exception as error:
+            # Only the text is kept: a traceback would keep the tensors of the pass alive.
+            self._reasons.update({k: reason(error) for k in asked if k not in self._values | self._reasons})
+
+    def _collect(self, name: str, asked: list[tuple[Quantity, str]]) -> None:
+        word_, index = split(name)
+        kind = PASSES[word_]
+        differentiate = any(quantity.derivative for quantity, _ in asked)
+        with torch.inference_mode(False), torch.set_grad_enabled(differentiate), seeded(self.seed, name, self.device):
+            run = Pass(self.prepared(kind.model), *kind.images(self, index), kind.objective)
+            finish = {}
+            try:
+                for k in asked:
+                    try:
+                        finish[k] = k[0].start(run)
+                    except Exception as error:
+                        self._reasons[k] = reason(error)
+                run.forward(differentiate)
+                for k, end in finish.items():
+                    try:
+                        self._values[k] = end()
+                    except Exception as error:
+                        self._reasons[k] = reason(error)
+            finally:
+                run.close()
+
+
+class Weight(NamedTuple):
+    """The weight of one convolution or linear layer, and the derivative of the pass's objective by it."""
+
+    name: str
+    value: Tensor
+    gradient: Tensor
+
+
+class Pass:
+    """One running pass, as a quantity sees it: hook before the forward, read after it.
+
+    model, images, labels: what runs (do not change them); logits: (N, classes), after the forward.
+    stage: "forward", then "objective" or "outputs" while that backward runs: a hook on an output's gradient asks it.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, objective: Objective) -> None:
+        self.model, self.images, self.labels, self._objective = model, images, labels, objective
+        self.logits: Tensor = images.new_empty(0)
+        self.stage = "forward"
+        self._handles: list[Any] = []
+
+    def after(self, hook: Callable[[nn.Module, Any, Any], None], *kinds: type[nn.Module]) -> int:
+        """Call `hook(module, inputs, output)` after every module of these kinds (all if none); the number hooked."""
+        found = [m for m in self.model.modules() if not kinds or isinstance(m, kinds)]
+        self._handles += [m.register_forward_hook(hook) for m in found]
+        return len(found)
+
+    def forward(self, differentiate: bool) -> None:
+        if differentiate:
+            self.images = self.images.detach().requires_grad_(True)
+        self.logits = self.model(self.images)
+        if not isinstance(self.logits, Tensor) or self.logits.ndim != 2 or len(self.logits) != len(self.images):
+            got = tuple(self.logits.shape) if isinstance(self.logits, Tensor) else type(self.logits).__name__
+            raise NotDefined(f"the network returned {got}, wanted logits ({len(self.images)}, classes)")
+        if not torch.isfinite(self.logits).all():
+            raise NotDefined("the network's output is NaN or infinite")
+
+    @cached_property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Name -> weight of every convolution and linear layer; a weight that several layers share appears once."""
+        named = {
+            f"{name}.weight": m.weight
+            for name, m in self.model.named_modules()
+            if isinstance(m, (*CONVOLUTIONS, nn.Linear)) and isinstance(m.weight, nn.Parameter)
+        }
+        return {name: w for w, name in {w: name for name, w in reversed(named.items())}.items()}
+
+    @cached_property
+    def objective(self) -> Tensor:
+        """The scalar that this pass differentiates: the loss on a batch, the sum of outputs elsewhere."""
+        return self._objective(self.logits, self.labels)
+
+    @cached_property
+    def gradients(self) -> list[Weight]:
+        """The derivative of the objective by every weight, zero where a weight is not used. Runs once."""
+        if not self.weights:
+            raise NotDefined("the network has no convolution or linear layer")
+        self.stage = "objective"
+        values = list(self.weights.values())
+        found = torch.autograd.grad(self.objective, values, retain_graph=True, allow_unused=True)
+        pairs = zip(self.weights, values, found, strict=True)
+        return [Weight(n, w.detach(), torch.zeros_like(w) if g is None else g) for n, w, g in pairs]
+
+    @cached_property
+    def input_gradient(self) -> Tensor:
+        """The derivative of the sum of all outputs by the images, (N, C, H, W). Runs once."""
+        self.stage = "outputs"
+        (found,) = torch.autograd.grad(self.logits.sum(), [self.images], retain_graph=True, allow_unused=True)
+        if found is None:
+            raise NotDefined("the network's output does not depend on its input")
+        return found
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+# --- quantities: what is collected while a pass runs -----------------------------------------------------------------
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+NORMS = (*BATCH_NORMS, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.Hardswish)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantity:
+    """What a pass leaves behind: `start(run)` hooks what it needs and returns the function that reads the result.
+
+    Hooks should reduce as they go: activations that a hook keeps stay in memory for the whole pass.
+    derivative: whether it reads gradients; without any such quantity a pass runs without a graph.
+    """
+
+    start: Callable[[Pass], Callable[[], Any]]
+    derivative: bool = False
+
+
+def gradients(run: Pass) -> Callable[[], list[Weight]]:
+    """Weight, value and derivative of the pass's objective, per convolution and linear layer."""
+    return lambda: run.gradients
+
+
+def input_gradient(run: Pass) -> Callable[[], Tensor]:
+    """Derivative of the sum of all outputs by the images, (N, C, H, W)."""
+    return lambda: run.input_gradient
+
+
+def relu_kernel(run: Pass) -> Callable[[], Tensor]:
+    """(N, N) float64: for each pair of images the number of rectifier units on which their signs agree.
+
+    Accumulated layer by layer as (D + S S') / 2 with S = +-1 of (N, D): one product, no activation is kept.
+    """
+    total = torch.zeros(len(run.images), len(run.images), dtype=torch.float64, device=run.images.device)
+
+    def add(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        signs = output.detach().gt(0).flatten(1).to(torch.float32).mul_(2).sub_(1)
+        total.add_((signs @ signs.T).add_(signs.shape[1]).div_(2))
+
+    run.after(add, *RECTIFIERS)
+
+    def finish() -> Tensor:
+        if not total.any():
+            raise NotDefined("no ReLU module ran (a functional relu is not seen: use nn.ReLU)")
+        return total
+
+    return finish
+
+
+def features(run: Pass) -> Callable[[], Tensor]:
+    """The features before global pooling: the last (N, C, H, W) output of any module that has more than one pixel."""
+    last: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            last[:] = [output.detach()]
+
+    run.after(keep)
+
+    def finish() -> Tensor:
+        if not last:
+            raise NotDefined("no module returned a feature map of more than one pixel")
+        return last[0]
+
+    return finish
+
+
+def norm_variances(run: Pass) -> Callable[[], list[Tensor]]:
+    """Per batch normalisation, in order of execution: the variance of its input per channel, (C,)."""
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
+        axes = [axis for axis in range(inputs[0].ndim) if axis != 1]
+        found.append(inputs[0].detach().var(axes, correction=0))
+
+    run.after(keep, *BATCH_NORMS)
+    return lambda: found
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "gradients": Quantity(gradients, derivative=True),
+    "input_gradient": Quantity(input_gradient, derivative=True),
+    "relu_kernel": Quantity(relu_kernel),
+    "features": Quantity(features),
+    "norm_variances": Quantity(norm_variances),
+}
+
+
+# --- passes: how the network and its input are prepared --------------------------------------------------------------
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class PassKind:
+    """How a pass is prepared: `model(probe)`, `images(probe, index) -> (images, labels)`, `objective(logits, labels)`.
+
+    Passes that name the same `model` function share one copy, so it must not depend on what ran before:
+    batch statistics in train mode do not.
+    """
+
+    model: Callable[[Probe], nn.Module]
+    images: Callable[[Probe, int], Batch]
+    objective: Objective
+
+
+def own(probe: Probe) -> nn.Module:
+    """The network with its own weights, batch normalisation in train mode."""
+    return probe.copy().train()
+
+
+def absolute(probe: Probe) -> nn.Module:
+    """The network in float64 with the absolute values of its parameters and without normalisation layers."""
+    network = probe.copy().double().eval()
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, NORMS):
+                setattr(parent, name, nn.Identity())
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.abs_()
+    return network
+
+
+def gaussian(probe: Probe) -> nn.Module:
+    """The network with standard normal weights and zero biases, batch normalisation in train mode."""
+    network = probe.copy().train()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
+                module.weight.normal_()
+            elif isinstance(module, NORMS) and module.weight is not None:
+                module.weight.fill_(1)
+            else:
+                continue
+            if module.bias is not None:
+                module.bias.zero_()
+    return network
+
+
+def batch(probe: Probe, index: int) -> Batch:
+    if index >= len(probe.batches):
+        raise NotDefined(f"needs {index + 1} batches, got {len(probe.batches)}: give more images")
+    images, labels = probe.batches[index]
+    images = images.detach().to(probe.device, torch.float32).contiguous(memory_format=torch.channels_last)
+    return images, labels.to(probe.device, torch.int64)
+
+
+def ones(probe: Probe, index: int) -> Batch:
+    shape = (1, *probe.batches[0][0].shape[1:])
+    return torch.ones(shape, dtype=torch.float64, device=probe.device), torch.zeros(
+        1, dtype=torch.int64, device=probe.device
+    )
+
+
+def noise(probe: Probe, index: int) -> Batch:
+    """Standard normal images in the shape of batch 0; index 1 adds a hundredth of other noise to the same images."""
+    images, labels = probe.batches[0]
+    rng = torch.Generator().manual_seed(derive(probe.seed, "noise"))
+    made = torch.randn(images.shape, generator=rng)
+    for _ in range(index):
+        made = made + 0.01 * torch.randn(images.shape, generator=rng)
+    return made.to(probe.device).contiguous(memory_format=torch.channels_last), labels.to(probe.device)
+
+
+def loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy."""
+    if int(labels.max()) >= logits.shape[1]:
+        raise NotDefined(f"label {int(labels.max())} has no output: the network has {logits.shape[1]}")
+    return F.cross_entropy(logits, labels)
+
+
+def total(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum of all outputs."""
+    return logits.sum()
+
+
+PASSES: dict[str, PassKind] = {
+    "batch": PassKind(own, batch, loss),
+    "ones": PassKind(absolute, ones, total),
+    "noise": PassKind(gaussian, noise, total),
+}
+
+
+# --- names, seeds, checks --------------------------------------------------------------------------------------------
+
+Need = str | tuple[Quantity, str]
+
+
+def resolve(need: Need) -> tuple[Quantity, str]:
+    """A need as (Quantity, pass name); UserError if either does not exist."""
+    if isinstance(need, str):
+        name, _, where = need.partition("@")
+        if name not in QUANTITIES:
+            raise unknown("quantity", name, QUANTITIES, "or give (Quantity, pass)")
+        need = (QUANTITIES[name], where)
+    split(need[1])
+    return need[0], need[1]
+
+
+def split(name: str) -> tuple[str, int]:
+    """A pass name as (word, index): "batch1" is ("batch", 1) and "ones" is ("ones", 0)."""
+    match = re.fullmatch(r"([a-z_]+)(\d*)", name)
+    if not match or match[1] not in PASSES:
+        raise unknown("pass", name, PASSES, "with a number for several: gradients@batch1")
+    return match[1], int(match[2] or 0)
+
+
+def derive(seed: int, text: str) -> int:
+    """A seed in [0, 2^32) that depends on `seed` and `text` alone, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:4], "little")
+
+
+@contextmanager
+def seeded(seed: int, text: str, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Inside, the random states of torch, NumPy and Python follow from (seed, text); after it they are as before."""
+    device = torch.device(device)
+    states = random.getstate(), np.random.get_state()
+    devices = [device] if device.type != "cpu" else []
+    kind = device.type if devices else "cuda"
+    try:
+        with torch.random.fork_rng(devices, device_type=kind):
+            value = derive(seed, text)
+            torch.default_generator.manual_seed(value)
+            if devices:
+                torch.manual_seed(value)
+            random.seed(value)
+            np.random.seed(value)
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, in one line: the text of a NotDefined or UserError, else the error's kind and text."""
+    text = " ".join(str(error).split())[:300]
+    return text if isinstance(error, (NotDefined, UserError)) and text else f"{type(error).__name__}: {text}"
+
+
+def check_batch(images: Any, labels: Any) -> None:
+    """UserError unless images are floats (N, C, H, W) and labels whole numbers (N,)."""
+    if not (isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point() and len(images)):
+        got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise UserError(f"images are a float tensor (N, C, H, W) with N > 0, got {got}")
+    if not (isinstance(labels, Tensor) and labels.shape == (len(images),) and not labels.is_floating_point()):
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise UserError(f"labels are an int64 tensor ({len(images)},), got {got}")
+    if int(labels.min()) < 0:
+        raise UserError(f"labels are class numbers from 0, got {int(labels.min())}")
