@@ -34,7 +34,9 @@ def parse_seconds(value: str | float | int) -> float:
             raise UserError(f"'{value}' is no duration; write a number with s, m or h, like 20m")
         seconds = float(found[1]) * SECONDS[found[2]]
     if not math.isfinite(seconds) or seconds < LEAST_BUDGET:
-        raise UserError(f"a budget of {seconds:g} s is too short; the least is {LEAST_BUDGET:g}s, and 5m or more is useful")
+        raise UserError(
+            f"a budget of {seconds:g} s is too short; the least is {LEAST_BUDGET:g}s, and 5m or more is useful"
+        )
     return seconds
 
 
@@ -50,7 +52,9 @@ class Config(BaseModel):
     data: str = Field(description="image folder, .npz file, torchvision:NAME or digits")
     data_root: str | None = Field(None, description="where torchvision data lie")
     size: int | None = Field(None, ge=4, le=1024, description="side in pixels to which images are brought")
-    group: str | None = Field(None, description="regular expression on the file path; images of one group stay together")
+    group: str | None = Field(
+        None, description="regular expression on the file path; images of one group stay together"
+    )
     strict: bool = Field(False, description="refuse data with any unreadable image")
     space: str = Field("mobilenet", description="search space")
     strategy: str = Field("evolution", description="what proposes architectures")
@@ -134,4 +138,4 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read the config file {path} ({error.strerror}); check the path") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no TOML file ({error}); write lines like: space = \"mobilenet\"") from None
+        raise UserError(f'{path} is no TOML file ({error}); write lines like: space = "mobilenet"') from None

@@ -29,11 +29,11 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
     """The facts of a run for `page.write_report`; everything in it is JSON."""
     result = Result(folder)
     events = result.events
-    config = tomllib.loads((result.folder / "config.toml").read_text(encoding="utf-8"))
+    text = (result.folder / "config.toml").read_text(encoding="utf-8")
+    config = tomllib.loads(text)
     audit, deployed, trained = (events.get(k) or {} for k in ("audit", "deployed", "trained"))
     records = events.get("verified") or []
     data = events.get("data") or {}
-    metric = events.get("metric") or "accuracy"
     spent = stages(events)
     facts: dict[str, Any] = {
         "title": f"archscout: {Path(config['data']).name}",
@@ -43,14 +43,14 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         "command": reproduce(config),
         "versions": events.get("versions") or {},
         "folder": str(result.folder),
-        "metric": metric,
         "time": spent,
         "files": [
             {"name": name, "what": what, "bytes": (result.folder / name).stat().st_size}
             for name, what in FILES.items()
             if (result.folder / name).exists()
         ],
-        "config": config,
+        "config": text,
+        "seed": config.get("seed", 0),
     }
     if data:
         facts["data"] = {
@@ -60,7 +60,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
             "classes": data["classes"],
             "counts": data["counts"],
             "notes": data["notes"],
-            "split": data.get("split", ""),
+            "split": "train, validation and test as listed in split.csv; the test part was opened once, in the audit",
         }
     if plan := events.get("plan"):
         facts["plan"] = {k: v for k, v in plan.items() if k != "seconds"} | {"budget_seconds": config.get("budget")}
@@ -77,13 +77,22 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         ][:200]
     if records:
         by_arch = {c["arch"]: c for c in result.candidates}
+        won = events.get("winner") or {}
         facts["entrants"] = [
             {
-                **{k: r[k] for k in ("arch", "space", "role", "costs", "eliminated_after", "failure", "validation")},
-                "rounds": [{k: x[k] for k in ("epochs", "validation", "seconds")} for x in r["rounds"]],
+                **{k: r[k] for k in ("arch", "space", "role", "costs", "failure", "validation")},
+                "eliminated_after": None if r["eliminated_after"] is None else r["eliminated_after"] + 1,
+                "winner": (r["space"], r["arch"]) == (won.get("space"), won.get("arch")),
+                "rounds": [
+                    {"epochs": total, "validation": x["validation"], "seconds": x["seconds"]}
+                    for x, total in zip(
+                        r["rounds"], np.cumsum([x["epochs"] for x in r["rounds"]]).tolist(), strict=True
+                    )
+                ],
                 "measured_latency": (events.get(f"latency/{r['key']}") or {}).get("median"),
                 "rank": by_arch.get(r["arch"], {}).get("rank"),
-                "scores": by_arch.get(r["arch"], {}).get("scores", {}),
+                "scores": by_arch.get(r["arch"], {}).get("scores")
+                or (events.get(f"control/{r['key']}") or {}).get("scores", {}),
             }
             for r in records
         ]
@@ -91,13 +100,30 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
     if trained:
         facts["training"] = trained
     if audit:
-        facts["audit"] = audit
+        facts["audit"] = audit_facts(audit, pictures(result.folder))
     if drawing := events.get("network"):
         facts["network"] = drawing
     if "winner" in events or "only_winner" in events:
         facts["summary"] = summary(result, config, spent)
     facts["deployed"] = deployed
     return facts
+
+
+def audit_facts(audit: dict[str, Any], pictures: dict[str, str]) -> dict[str, Any]:
+    """The audit as the page wants it: the interval of the accuracy beside each part, pictures beside failing images."""
+    return {
+        "parts": {
+            name: {**part, "low": part["accuracy_interval"][0], "high": part["accuracy_interval"][1]}
+            for name, part in audit["parts"].items()
+        },
+        "per_class": audit["classes"],
+        "confusion": audit["confusion"],
+        "worst": [
+            {**one, "image": pictures[one["name"]]} if one["name"] in pictures else one
+            for one in audit["worst_test"] + audit["suspects"]
+        ],
+        "calibration_error": audit["parts"]["test"]["calibration_error"],
+    }
 
 
 def summary(result: Result, config: dict[str, Any], spent: list[dict[str, Any]]) -> dict[str, Any]:
@@ -115,7 +141,12 @@ def summary(result: Result, config: dict[str, Any], spent: list[dict[str, Any]])
         "validation": best.get("validation"),
         "test": None
         if test is None
-        else {"value": test[metric], "low": test[f"{metric}_low"], "high": test[f"{metric}_high"], "n": test["n"]},
+        else {
+            "value": test[metric],
+            "low": test[f"{metric}_interval"][0],
+            "high": test[f"{metric}_interval"][1],
+            "n": test["n"],
+        },
         "baseline": None
         if baseline is None
         else {
@@ -142,16 +173,22 @@ def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
     parts = []
     baseline, validation = found["baseline"], found["validation"]
     if found["winner_role"] == "baseline":
-        parts.append("The plain baseline was best in verification: the search found nothing better for this data and budget.")
+        parts.append(
+            "The plain baseline was best in verification: the search found nothing better for this data and budget."
+        )
     elif baseline and baseline["validation"] is not None and validation is not None:
         gap = 100 * (validation - baseline["validation"])
-        parts.append(f"In verification it stood {gap:+.1f} points against the plain baseline, trained in the same stage.")
+        parts.append(
+            f"In verification it stood {gap:+.1f} points against the plain baseline, trained in the same stage."
+        )
     if found["winner_role"] == "random":
         parts.append("The winner is the random control, so the proxies did not help here.")
     limit, latency = found["limits"].get("latency"), found["latency"]
     if limit is not None and latency:
         if latency["median"] <= limit:
-            parts.append(f"Measured alone at the end it takes {latency['median']:.2f} ms, within the limit of {limit:g} ms.")
+            parts.append(
+                f"Measured alone at the end it takes {latency['median']:.2f} ms, within the limit of {limit:g} ms."
+            )
         else:
             parts.append(
                 f"Measured alone at the end it takes {latency['median']:.2f} ms, ABOVE the limit of {limit:g} ms "
@@ -179,7 +216,9 @@ def correlations(entrants: list[dict[str, Any]], directions: dict[str, str]) -> 
     if len(usable) < 3:
         return {}
     truth = np.array([e["rounds"][0]["validation"] for e in usable])
-    columns = {"rank": [-e["rank"] for e in usable]} if all(e["rank"] for e in usable) else {}
+    columns: dict[str, list[float]] = {}
+    if all(e["rank"] for e in usable):
+        columns["rank"] = [-e["rank"] for e in usable]
     for name, direction in directions.items():
         if all(name in e["scores"] for e in usable):
             columns[name] = [e["scores"][name] * (1 if direction == "max" else -1) for e in usable]
@@ -210,6 +249,12 @@ def reproduce(config: dict[str, Any]) -> str:
         else:
             words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
     return shlex.join(words)
+
+
+def pictures(folder: Path) -> dict[str, str]:
+    """The small pictures of failing images by name, as data URIs; none where the run kept none."""
+    path = folder / "pictures.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def facts_json(folder: str | Path) -> str:

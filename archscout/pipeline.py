@@ -6,12 +6,14 @@ on the same folder repeats nothing that was done: that is all there is to resumi
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from archscout.aggregate import rank_pool
 from archscout.audit import audit
 from archscout.config import Config, make_config, read_toml
 from archscout.costs import COSTS
@@ -29,14 +32,13 @@ from archscout.devices.latency import measure_latency, measure_memory, measure_t
 from archscout.devices.profile import Profile, measure_profile
 from archscout.errors import UserError
 from archscout.execute import executor
-from archscout.fit import evaluate, fit, recipe_for
+from archscout.fit import fit, recipe_for
 from archscout.naming import find, word
 from archscout.plan import Plan, Rates, most_epochs, plan_budget, plan_counts
-from archscout.progress import progress
-from archscout.propose import Costing, propose_and_score, require_feasible, within_limits
-from archscout.proxies import DEFAULT, PROXIES
-from archscout.aggregate import rank_pool
 from archscout.probe import as_proxy
+from archscout.progress import progress
+from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
+from archscout.proxies import DEFAULT, PROXIES
 from archscout.result import Result
 from archscout.run import Run
 from archscout.scoring import Scorer, to_images
@@ -72,7 +74,9 @@ def search(data: Any, *, out: str | Path | None = None, config: str | Path | Non
     """
     merged = {**(read_toml(config) if config else {}), **{k: v for k, v in settings.items() if v is not None}}
     settings_, methods = name_methods(data if data is not None else merged.pop("data", None), merged)
-    settings_["out"] = str(out or settings_.get("out") or free_folder(settings_["data"], settings_.get("space", "mobilenet")))
+    settings_["out"] = str(
+        out or settings_.get("out") or free_folder(settings_["data"], settings_.get("space", "mobilenet"))
+    )
     checked = make_config(settings_)
     with Run.create(checked.out, checked.to_toml()) as run:
         return follow(run, checked, methods)
@@ -218,16 +222,33 @@ def open_data(run: Run, config: Config, methods: Methods) -> Data:
             "shape": list(data.shape),
             "classes": list(data.classes),
             "images": len(data.labels),
-            "counts": {name: data.part_counts(name) for name in ("train", "validation", "test")},
+            "counts": {
+                name: np.bincount(data.labels[rows], minlength=len(data.classes)).tolist()
+                for name, rows in data.parts.items()
+            },
             "notes": list(data.notes),
             "mirrors": bool(data.mirrors),
             "mean": list(map(float, data.mean)),
             "std": list(map(float, data.std)),
         },
     )
+    if not (run.folder / "split.csv").exists():
+        run.write("split.csv", split_table(data))
     if facts["fingerprint"] != data.fingerprint:
         raise UserError("the images changed since this run began; put them back, or start a new run with another --out")
     return data
+
+
+def split_table(data: Data) -> str:
+    """The split as CSV text: image, class, part."""
+    place = np.empty(len(data), dtype=object)
+    for name, rows in data.parts.items():
+        place[rows] = name
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("image", "class", "part"))
+    writer.writerows(zip(data.names, (data.classes[label] for label in data.labels), place, strict=True))
+    return text.getvalue()
 
 
 def metric_of(config: Config, data: Data) -> str:
@@ -269,7 +290,11 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
         data = open_data(run, config, methods)
     metric = run.once("metric", lambda: metric_of(config, data))
     log.info(
-        "%d images %s in %d classes; deciding by %s", len(data.labels), "x".join(map(str, data.shape)), len(data.classes), metric
+        "%d images %s in %d classes; deciding by %s",
+        len(data.labels),
+        "x".join(map(str, data.shape)),
+        len(data.classes),
+        metric,
     )
     for note in data.notes:
         log.warning("%s", note)
@@ -278,9 +303,12 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
     only = run.recall("only")
     if only:
         arch = space.parse(only["arch"])
-        entrant, plan = Entrant(space, arch, "given", Costing(space, {})(arch)), plan_counts(config)
-        if config.budget is not None and config.epochs is None:
-            plan = None
+        entrant = Entrant(space, arch, "given", Costing(space, {})(arch))
+        plan = plan_counts(config) if config.budget is None or config.epochs is not None else None
+        run.once(
+            "only_winner",
+            lambda: {"space": space.name, "arch": entrant.text, "role": "given", "costs": dict(entrant.costs)},
+        )
     else:
         entrant, plan = choose_network(run, config, methods, data, space, metric, clock)
     train_winner(run, config, data, metric, entrant, plan, clock)
@@ -321,7 +349,9 @@ def choose_network(
 
     shared = data.share(run.folder / "cache") if config.workers != 0 and config.workers != "ray" else data
     recipe = recipe_of(config, data, metric)
-    scorer = Scorer(space, batches=scoring_batches(data, config.seed), proxies=tuple(methods.proxies.items()), seed=config.seed)
+    scorer = Scorer(
+        space, batches=scoring_batches(data, config.seed), proxies=tuple(methods.proxies.items()), seed=config.seed
+    )
     rival = portable(plain, (data.shape, len(data.classes)))
     trainer = Trainer((space, rival), shared, recipe, metric, methods.select, config.threads, config.device)
     workers = config.workers if config.device == "cpu" else 0
@@ -331,6 +361,7 @@ def choose_network(
             costing = costing.within({**limits, "training": plan.training_limit})
         trials = score_candidates(run, config, methods, costing, plan, pool, clock)
         entrants = shortlist(run, config, methods, costing, Costing(rival, costing.limits, profile), trials, plan)
+        score_controls(run, space, entrants, pool)
         clock.stage_done("score")
         total = sum(plan_jobs(plan, len(entrants)))
         with progress("verification", total) as bar:
@@ -338,7 +369,7 @@ def choose_network(
                 run,
                 entrants,
                 plan,
-                pool.with_timeout(None) if hasattr(pool, "with_timeout") else pool,
+                pool,
                 seed=config.seed,
                 on_progress=lambda n, best: bar.advance(n, best=best),
                 out_of_time=lambda: clock.late(0.6),
@@ -346,7 +377,15 @@ def choose_network(
     run.once("verified", lambda: records)
     best = choose(records)
     winner = next(e for e in entrants if e.key == best["key"])
-    run.once("winner", lambda: {"space": winner.space.name, "arch": winner.text, "role": winner.role, "validation": best["validation"]})
+    run.once(
+        "winner",
+        lambda: {
+            "space": winner.space.name,
+            "arch": winner.text,
+            "role": winner.role,
+            "validation": best["validation"],
+        },
+    )
     clock.stage_done("verify")
     log.info("winner: %s (%s), validation %s %.4f", winner.text, winner.role, metric, best["validation"])
     return winner, plan
@@ -369,6 +408,7 @@ def make_plan(
     if config.budget is None:
         plan = Plan.from_json(run.once("plan", lambda: plan_counts(config).to_json()))
     else:
+
         def measure() -> dict[str, Any]:
             outcomes = list(pool.map(list(sampled[:1]) * 2 + list(sampled[:6])))[2:]
             good = [o.seconds for o in outcomes if o.failure is None]
@@ -407,9 +447,8 @@ def score_candidates(
     """The logged trials of the zero-shot stage, each with its rank among the scored ones."""
     directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
     costs = tuple(name for name in config.limits if name in COSTS) or ("macs",)
-    strategy = methods.strategy(
-        within_limits(costing), seed=config.seed, goal=Goal(scores=directions, costs=costs)
-    )
+    run.once("goal", lambda: {"directions": directions, "cost_axis": costs[0]})
+    strategy = methods.strategy(within_limits(costing), seed=config.seed, goal=Goal(scores=directions, costs=costs))
     ends = clock.spent() + 1.3 * plan.seconds["score"] if plan.seconds else None
     with progress("scoring candidates", plan.candidates) as bar:
         trials = propose_and_score(
@@ -431,7 +470,13 @@ def score_candidates(
 
 
 def shortlist(
-    run: Run, config: Config, methods: Methods, costing: Costing, rival: Costing, trials: Sequence[dict[str, Any]], plan: Plan
+    run: Run,
+    config: Config,
+    methods: Methods,
+    costing: Costing,
+    rival: Costing,
+    trials: Sequence[dict[str, Any]],
+    plan: Plan,
 ) -> list[Entrant]:
     """The finalists by rank, and the controls beside them; under a latency limit each is measured before it enters."""
     space = costing.space
@@ -445,7 +490,11 @@ def shortlist(
         found = run.once(
             key,
             lambda: measure_latency(
-                initialise(of.space, arch, 0), of.space.input_shape, device=config.device, threads=config.threads, seconds=0.4
+                initialise(of.space, arch, 0),
+                of.space.input_shape,
+                device=config.device,
+                threads=config.threads,
+                seconds=0.4,
             ).to_json(),
         )
         return bool(found["median"] <= limit)
@@ -482,6 +531,17 @@ def shortlist(
     else:
         log.warning("no plain baseline network fits the limits; none stands beside the winner")
     return entrants
+
+
+def score_controls(run: Run, space: SearchSpace, entrants: Sequence[Entrant], pool: Any) -> None:
+    """The scores of controls that no strategy proposed, so that the report's correlations have them; they decide nothing."""
+    missing = [
+        e
+        for e in entrants
+        if e.space is space and trial_key(space, e.arch) not in run and f"control/{e.key}" not in run
+    ]
+    for entrant, outcome in zip(missing, pool.map([e.arch for e in missing]), strict=True):
+        run.record(f"control/{entrant.key}", outcome.value or {"scores": {}, "failures": {"network": outcome.failure}})
 
 
 def scoring_batches(data: Data, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -531,11 +591,19 @@ def train_winner(
             run.record("deployed", deploy(run, config, data, model))
     if "audit" not in run:
         with progress("audit", None):
-            run.record(
-                "audit",
-                audit(model, data, mean=data.mean, std=data.std, threads=config.train_threads, device=config.device),
-            )
+            found = audit(model, data, threads=config.train_threads, device=config.device)
+            run.write("pictures.json", json.dumps(pictures_of(data, found)))
+            run.record("audit", found)
     clock.stage_done("audit")
+
+
+def pictures_of(data: Data, found: Mapping[str, Any]) -> dict[str, str]:
+    """Small pictures of the images that the audit lists, by name, as data URIs."""
+    from archscout.page import thumbnail
+
+    place = {name: i for i, name in enumerate(data.names)}
+    listed = [one["name"] for one in (*found["worst_test"], *found["suspects"])]
+    return {name: thumbnail(np.asarray(data.images[place[name]])) for name in listed}
 
 
 def drawing(space: SearchSpace, arch: Arch) -> dict[str, Any] | None:
@@ -591,13 +659,8 @@ def fully_train(
                     "why": f"one image takes {rate['ms']:.3g} ms and {max(left, 0.0):.0f} s are left for it",
                 },
             )
-    changes = [(v["step"], v["epochs"]) for v in (e["value"] for e in run.events("shorter/"))]
-
-    def allow(step: int, steps: int, now: float) -> float | None:
-        return None
-
     log.info("full training: %.3g epochs of %d images", epochs, len(part))
-    with progress("full training", 1.0) as bar:
+    with progress("full training", epochs) as bar:
         fitted = fit(
             model,
             part,
@@ -610,8 +673,10 @@ def fully_train(
             device=config.device,
             devices=config.devices,
             checkpoint=run.folder / "checkpoints" / "final.pt",
-            on_progress=None,
-            allow=allow,
+            on_progress=lambda step, steps, loss, accuracy: bar.advance(
+                epochs / steps, best=None, note=f"loss {loss:.3f}, accuracy {accuracy:.3f}"
+            ),
+            allow=keep_deadline(run, config, clock, epochs, rate["ms"] if timed else 0.0, len(data.labels)),
         )
     run.once(
         "trained",
@@ -619,11 +684,51 @@ def fully_train(
             "epochs": fitted.epochs,
             "seconds": fitted.seconds,
             "history": fitted.history,
-            "recipe": recipe.to_json(),
+            "recipe": asdict(recipe),
             "images": len(part),
         },
     )
-    del bar, changes
+
+
+def keep_deadline(
+    run: Run, config: Config, clock: Clock, epochs: float, training_ms: float, images: int
+) -> Callable[[float], float | None]:
+    """The `allow` of the full training: shortens it when, at the speed so far, the budget would be overrun.
+
+    Each shortening is an event at its place in the training; a training resumed from before that place repeats it.
+    """
+    logged = {float(event["value"]["done"]): float(event["value"]["epochs"]) for event in run.events("shorter/")}
+    timed = config.budget is not None and config.epochs is None
+    reserve = audit_seconds(images, training_ms, config.budget or 0.0)
+    total, first, looked = epochs, (-1.0, 0.0), clock.spent()
+
+    def allow(done: float) -> float | None:
+        nonlocal total, first, looked
+        if done in logged:
+            total = logged[done]
+            return total
+        if not timed or (logged and done <= max(logged)):
+            return None
+        assert config.budget is not None
+        now = clock.spent()
+        if first[0] < 0:
+            first = (done, now)
+        if now - looked < 0.02 * config.budget or done <= first[0] or now - first[1] < 0.05 * config.budget:
+            return None
+        looked = now
+        speed = (now - first[1]) / (done - first[0])
+        left = 0.985 * config.budget - reserve - now
+        if (total - done) * speed <= left + 0.01 * config.budget:
+            return None
+        total = done + max(left, 0.0) / speed
+        run.record(f"shorter/{done!r}", {"done": done, "epochs": total})
+        run.record(
+            f"plan-change/{done!r}",
+            {"time": now, "what": f"full training: {total:.3g} epochs in all", "why": "it runs slower than measured"},
+        )
+        return total
+
+    return allow
 
 
 def deploy(run: Run, config: Config, data: Data, model: torch.nn.Module) -> dict[str, Any]:

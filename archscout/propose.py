@@ -160,7 +160,9 @@ def propose_and_score(
             else:
                 wanted.append(arch)
         for arch, outcome in zip(wanted, pool.map(wanted), strict=True):
-            answer = outcome.value if outcome.failure is None else {"scores": {}, "failures": {"network": outcome.failure}}
+            answer = (
+                outcome.value if outcome.failure is None else {"scores": {}, "failures": {"network": outcome.failure}}
+            )
             trials[arch] = run.record(
                 trial_key(space, arch),
                 {"arch": space.format(arch), "costs": costing(arch), **answer, "seconds": outcome.seconds},

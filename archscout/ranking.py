@@ -71,7 +71,10 @@ def rank(
     else:
         noise = torch.Generator().manual_seed(seed)
         batches = [
-            (torch.randn(batch_size, *input_shape, generator=noise), torch.randint(classes, (batch_size,), generator=noise))
+            (
+                torch.randn(batch_size, *input_shape, generator=noise),
+                torch.randint(classes, (batch_size,), generator=noise),
+            )
             for _ in (0, 1)
         ]
     ready: SearchSpace = factory if isinstance(factory, SearchSpace) else portable(factory, (input_shape, classes))
@@ -108,7 +111,10 @@ def rank(
         if fresh:
             scorer = Scorer(ready, batches=batches, proxies=tuple(named.items()), seed=seed)
             count = cores() if workers is None else int(workers) if str(workers).isdigit() else workers
-            with executor(count if device == "cpu" else 0, scorer, threads=1) as pool, progress("scoring", len(fresh)) as bar:
+            with (
+                executor(count if device == "cpu" else 0, scorer, threads=1) as pool,
+                progress("scoring", len(fresh)) as bar,
+            ):
                 for number, (arch, outcome) in enumerate(zip(fresh, pool.map(fresh), strict=True), 1):
                     answer = outcome.value or {"scores": {}, "failures": {"network": outcome.failure}}
                     by_canonical[arch] = {
@@ -141,7 +147,9 @@ def listed(space: SearchSpace, archs: str | Path | Sequence[Any]) -> Iterator[st
         try:
             lines = Path(archs).read_text(encoding="utf-8").splitlines()
         except OSError as error:
-            raise UserError(f"cannot read {archs} ({error.strerror}); give a file with one architecture per line") from None
+            raise UserError(
+                f"cannot read {archs} ({error.strerror}); give a file with one architecture per line"
+            ) from None
         except UnicodeDecodeError:
             raise UserError(f"{archs} is no text file; give one with one architecture per line") from None
         entries: Sequence[Any] = lines
@@ -154,7 +162,9 @@ def listed(space: SearchSpace, archs: str | Path | Sequence[Any]) -> Iterator[st
         try:
             arch = space.parse(entry) if isinstance(entry, str) else space.require(tuple(entry))
         except UserError as error:
-            raise UserError(f"line {number} of {archs if isinstance(archs, str | Path) else 'archs'}: {error}") from None
+            raise UserError(
+                f"line {number} of {archs if isinstance(archs, str | Path) else 'archs'}: {error}"
+            ) from None
         count += 1
         yield entry.strip() if isinstance(entry, str) else space.format(arch)
     if not count:
@@ -173,5 +183,3 @@ def read_done(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
     if lines[0] != list(columns):
         raise UserError(f"{path} holds the columns {lines[0]}, not {list(columns)}; give another --out")
     return {row[0]: dict(zip(columns, row, strict=True)) for row in lines[1:] if len(row) == len(columns)}
-
-

@@ -105,8 +105,8 @@ def cell_of(result: archscout.Result, minutes: float) -> dict:
     return {
         "metric": metric,
         "value": 100 * test[metric],
-        "low": 100 * test[f"{metric}_low"],
-        "high": 100 * test[f"{metric}_high"],
+        "low": 100 * test[f"{metric}_interval"][0],
+        "high": 100 * test[f"{metric}_interval"][1],
         "n": test["n"],
         "accuracy": 100 * test["accuracy"],
         "minutes": minutes,
@@ -154,16 +154,16 @@ def main() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
                 start = time.monotonic()
                 if arm == "archscout":
-                    result = archscout.search(
-                        source, out=folder, budget=budget, seed=args.seed, **SETTINGS[name]
-                    )
+                    result = archscout.search(source, out=folder, budget=budget, seed=args.seed, **SETTINGS[name])
                 else:
                     verified = cells[f"{name}/archscout"]["verified"]
                     arch = next((v["arch"] for v in verified if v["role"] == "baseline"), None)
                     if arch is None:
                         print(f"{name}: no plain baseline fits the limits", file=sys.stderr)
                         continue
-                    result = archscout.train(source, space="plain", arch=arch, out=folder, budget=budget, seed=args.seed)
+                    result = archscout.train(
+                        source, space="plain", arch=arch, out=folder, budget=budget, seed=args.seed
+                    )
                 cells[f"{name}/{arm}"] = cell_of(result, (time.monotonic() - start) / 60)
                 print(name, arm, json.dumps(cells[f"{name}/{arm}"])[:400], flush=True)
                 save(args.out, cells)
@@ -179,7 +179,9 @@ def save(path: Path, cells: dict[str, dict]) -> None:
         ours, plain = cells.get(f"{name}/archscout"), cells.get(f"{name}/baseline")
         if ours:
             unit = ours["metric"].replace("_", " ") + " on the test part, %"
-            figures.append(results_file.figure(f"accuracy_{name}", ours["value"], unit, ours["low"], ours["high"], ours["n"]))
+            figures.append(
+                results_file.figure(f"accuracy_{name}", ours["value"], unit, ours["low"], ours["high"], ours["n"])
+            )
             figures.append(results_file.figure(f"minutes_{name}", ours["minutes"], "minutes", n=1))
         if ours and plain:
             figures.append(

@@ -21,7 +21,9 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def version(version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
+def version(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
     """Finds the neural network for your images and your hardware, without training every candidate."""
     if version:
         from importlib.metadata import version as installed
@@ -56,7 +58,11 @@ def main(argv: list[str] | None = None) -> None:
         mine = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError)
         full = error.errno == 28
         advice = "; free space on the disk, then  archscout resume RUN" if full else ""
-        fail(f"error: {error.strerror or error}: {error.filename or ''}{advice}".rstrip(": "), 2 if mine or full else 1, debug)
+        fail(
+            f"error: {error.strerror or error}: {error.filename or ''}{advice}".rstrip(": "),
+            2 if mine or full else 1,
+            debug,
+        )
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
             fail(f"error: {error.format_message()}", 2, debug)

@@ -12,7 +12,8 @@ from archscout.cli import app, options
 
 @app.command()
 def export(
-    run: options.Run, out: Annotated[Path | None, typer.Option(help="Where to write it (default: RUN/model.onnx).")] = None
+    run: options.Run,
+    out: Annotated[Path | None, typer.Option(help="Where to write it (default: RUN/model.onnx).")] = None,
 ) -> None:
     """Write a run's trained network as one ONNX file, normalisation inside, checked against torch."""
     from archscout.verbs import export as write

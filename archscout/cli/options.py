@@ -11,7 +11,9 @@ import typer
 
 Data = Annotated[str | None, typer.Option(help="Image folder, .npz file, torchvision:NAME, or digits.")]
 DataRoot = Annotated[str | None, typer.Option(help="Where torchvision data lie.")]
-Size = Annotated[int | None, typer.Option(help="Side in pixels to bring images to (default: their own size, at most 224).")]
+Size = Annotated[
+    int | None, typer.Option(help="Side in pixels to bring images to (default: their own size, at most 224).")
+]
 Group = Annotated[
     str | None, typer.Option(help="Regular expression on file paths; images of one group stay on one side of a split.")
 ]
@@ -19,7 +21,9 @@ Strict = Annotated[bool | None, typer.Option("--strict", help="Refuse data with 
 Budget = Annotated[str | None, typer.Option(help="Time for the whole run, like 20m; turned into counts at the start.")]
 Epochs = Annotated[float | None, typer.Option(help="Epochs of the full training.")]
 Metric = Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, or auto (balanced if imbalanced).")]
-Flip = Annotated[str | None, typer.Option(help="Mirror images in training: yes, no, or auto (decided from the images).")]
+Flip = Annotated[
+    str | None, typer.Option(help="Mirror images in training: yes, no, or auto (decided from the images).")
+]
 Seed = Annotated[int | None, typer.Option(help="Everything random follows from it.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
 Devices = Annotated[int | None, typer.Option(help="GPUs for the full training.")]

@@ -14,7 +14,9 @@ from archscout.cli import app, options
 def rank(
     space: Annotated[str, typer.Option(help="Search space of the architectures.")] = "nasbench201",
     archs: Annotated[str, typer.Option(help="File with one architecture per line, or all.")] = "all",
-    proxies: Annotated[str | None, typer.Option(help="Proxies joined by commas, or all (default: the default set).")] = None,
+    proxies: Annotated[
+        str | None, typer.Option(help="Proxies joined by commas, or all (default: the default set).")
+    ] = None,
     data: options.Data = None,
     batch_size: Annotated[int, typer.Option(help="Images in the batch that the proxies see.")] = 64,
     seed: options.Seed = None,

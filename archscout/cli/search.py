@@ -17,7 +17,8 @@ def search(
     proxies: Annotated[str | None, typer.Option(help="Zero-shot proxies that rank, joined by commas.")] = None,
     select: Annotated[str | None, typer.Option(help="Selector of the training images in verification.")] = None,
     limit: Annotated[
-        list[str] | None, typer.Option(help="Largest allowed cost, like latency=5ms, memory=2MB, params=300k; repeatable.")
+        list[str] | None,
+        typer.Option(help="Largest allowed cost, like latency=5ms, memory=2MB, params=300k; repeatable."),
     ] = None,
     budget: options.Budget = None,
     candidates: Annotated[int | None, typer.Option(help="Architectures to score.")] = None,
@@ -29,7 +30,9 @@ def search(
     device: options.Device = None,
     devices: options.Devices = None,
     workers: Annotated[str | None, typer.Option(help="Processes (default: all cores), ray, or ray://ADDRESS.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of each scoring and verification, and of latency.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each scoring and verification, and of latency.")
+    ] = None,
     train_threads: options.TrainThreads = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which scoring one network is given up.")] = None,
     data_root: options.DataRoot = None,
@@ -43,6 +46,8 @@ def search(
     """Find, verify, train, audit and export the network for your images under your limits."""
     from archscout.pipeline import search as run_search
 
-    settings = {k: v for k, v in locals().items() if k not in ("data", "limit", "config", "out", "as_json", "run_search")}
+    settings = {
+        k: v for k, v in locals().items() if k not in ("data", "limit", "config", "out", "as_json", "run_search")
+    }
     result = run_search(data, out=out, config=config, limits=limit or None, **settings)
     options.conclude(result, as_json)

@@ -1,0 +1,5 @@
+"""python -m archscout."""
+
+from archscout.cli import main
+
+main()
