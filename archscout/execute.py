@@ -58,7 +58,7 @@ def executor(
     timeout: seconds after which one item is stopped at the cost of that item only; its failure says "took longer than
              60 s". In this process nothing can be stopped, so with workers=0 it has no effect.
 
-    An exception costs its item only (failure "ValueError: ..."), so does the death of a worker (out of memory, a crash).
+    An exception costs its item only (failure "ValueError: ..."), so does the death of a worker (no memory, a crash).
     On Ray such an item is tried a second time, since its machine may have gone. Overhead: about 0.3 ms per item between
     processes. Raises UserError for work that cannot be sent, for workers that cannot start, and where Ray is missing.
     """
