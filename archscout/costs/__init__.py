@@ -1,0 +1,45 @@
+"""Costs: numbers that a limit can hold down. One file each; add your own by passing a `Cost`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from archscout.costs import flops, latency, macs, memory, params
+from archscout.costs.cost import Cost
+from archscout.costs.limits import format_cost, parse_limits, violation
+from archscout.costs.trace import Op, Trace, trace
+from archscout.naming import find, word
+from archscout.space import Shape
+
+if TYPE_CHECKING:
+    from archscout.devices.profile import Profile
+else:
+    Profile = Any
+
+COSTS: dict[str, Cost] = {
+    "latency": latency.COST,
+    "memory": memory.COST,
+    "params": params.COST,
+    "macs": macs.COST,
+    "flops": flops.COST,
+}
+
+
+def measure(
+    model: nn.Module, input_shape: Shape, names: Sequence[Any] | None = None, profile: Profile | None = None
+) -> dict[str, float]:
+    """The costs of a network for one image of `input_shape` (channels, height, width), from a single trace.
+
+    names: registry names, "module:attribute" or Cost objects; None is every cost, without latency if there is no profile.
+    Costs about 10 ms. Raises UserError for an unknown name, and for latency without a profile.
+    """
+    wanted = [n for n, c in COSTS.items() if profile is not None or not c.needs_profile] if names is None else names
+    found: Mapping[str, Cost] = {word(name): find("cost", name, COSTS) for name in wanted}
+    traced = trace(model, input_shape)
+    return {name: cost.compute(traced, profile) for name, cost in found.items()}
+
+
+__all__ = ["COSTS", "Cost", "Op", "Trace", "format_cost", "measure", "parse_limits", "trace", "violation"]

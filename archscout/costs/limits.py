@@ -1,0 +1,103 @@
+"""Limits: the largest allowed values of costs, as the person writes them, and how far a network is over them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from archscout.errors import UserError, unknown
+
+COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+# Units in base units: milliseconds, bytes, counts. Looked up in small letters.
+UNITS: dict[str, dict[str, float]] = {
+    "latency": {"ms": 1.0, "": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3, "μs": 1e-3},
+    "memory": {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30},
+    "params": COUNTS,
+    "macs": COUNTS,
+    "flops": COUNTS,
+}
+SHOWN = {
+    "latency": "us, ms or s",
+    "memory": "B, kB, MB, GB, KiB, MiB or GiB",
+    "params": "k, M or G",
+    "macs": "k, M or G",
+    "flops": "k, M or G",
+}
+EXAMPLES = {"latency": "5ms", "memory": "2MB", "params": "300k", "macs": "30M", "flops": "30M"}
+_NUMBER = re.compile(r"([0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-zµμ]*)", re.IGNORECASE)
+
+
+def parse_limits(limits: Iterable[str] | Mapping[str, str | float] | None) -> dict[str, float]:
+    """Limits in base units (ms, bytes, counts) from what a person writes.
+
+    limits: texts like "latency=5ms", "memory=2MB", "params=300k", or a mapping of cost -> text or number in base units.
+    Units may be in small or capital letters; kB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024. A number
+    without a unit is in the base unit. Raises UserError for anything that is not a positive limit on a known cost, and
+    for a cost named twice.
+    """
+    if limits is None:
+        return {}
+    if isinstance(limits, str):
+        limits = [limits]
+    parsed: dict[str, float] = {}
+    if isinstance(limits, Mapping):
+        return {name: parse_value(name, value) for name, value in limits.items()}
+    for text in limits:
+        if not isinstance(text, str) or "=" not in text:
+            raise UserError(f"'{text}' is no limit: wanted COST=VALUE, type for example latency=5ms")
+        name, _, value = (part.strip() for part in text.partition("="))
+        if name in parsed:
+            raise UserError(f"the limit on {name} was given twice: type it once, like {name}={value}")
+        parsed[name] = parse_value(name, value)
+    return parsed
+
+
+def parse_value(name: str, value: str | float) -> float:
+    """One limit in the base unit of the cost `name`."""
+    if name not in UNITS:
+        raise unknown("cost", str(name), UNITS, "type a limit like latency=5ms")
+    wrong = f"'{name}={value}' is no limit: wanted a positive number with {SHOWN[name]}, type for example {name}={EXAMPLES[name]}"
+    if isinstance(value, str):
+        match = _NUMBER.fullmatch(value.strip())
+        if match is None or match[2].lower() not in UNITS[name]:
+            raise UserError(wrong)
+        number = float(match[1]) * UNITS[name][match[2].lower()]
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(wrong)
+    else:
+        number = float(value)
+    if not (math.isfinite(number) and number > 0):
+        raise UserError(wrong)
+    return number
+
+
+def violation(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
+    """How far a network is over its limits: the sum of max(0, cost / limit - 1). Zero exactly if it is feasible.
+
+    Raises KeyError when the cost of a limit was not computed.
+    """
+    return sum(max(0.0, costs[name] / limit - 1.0) for name, limit in limits.items())
+
+
+def format_cost(name: str, value: float) -> str:
+    """A cost for people, with three digits: "4.21 ms", "1.3 MB", "273 k". A cost of your own is shown as a plain number."""
+    if name == "latency":
+        return (
+            f"{digits(value * 1e3)} us"
+            if value < 0.0995
+            else f"{digits(value)} ms"
+            if value < 999.5
+            else f"{digits(value / 1e3)} s"
+        )
+    steps = ["B", "kB", "MB", "GB", "TB"] if name == "memory" else ["", "k", "M", "G", "T"] if name in UNITS else [""]
+    while value >= 999.5 and len(steps) > 1:
+        value, steps = value / 1e3, steps[1:]
+    return f"{digits(value)} {steps[0]}".rstrip()
+
+
+def digits(value: float) -> str:
+    """A number with three digits, without an exponent and without zeros that say nothing."""
+    places = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    text = f"{value:.{min(places, 6)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,362 @@
+"""What one image costs a network: operations, multiply-adds, weights and live activations, without running it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from archscout.space import Shape
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation of a forward pass for one image.
+
+    kind:      conv, linear, matmul (of two activations), bn (any normalisation), relu, pool, add, cat, resize or other.
+    macs:      multiply-adds of conv, linear and matmul; zero for the rest.
+    flops:     macs, plus the element-wise work described at `trace`.
+    inputs, outputs, weights: numbers read of activations, written, and read of parameters and buffers.
+    kernel, stride: the larger side of the window and of its step (1 where there is none; a global pool has its map's).
+    groups:    of a convolution, else 1.
+    channels_in, channels_out: of conv, linear and matmul (the length of the inner product, and of a row of the result);
+               for the rest the channels of the output.
+    height, width: of the output map, 1 where there is none.
+    """
+
+    kind: str
+    macs: int = 0
+    flops: int = 0
+    inputs: int = 0
+    outputs: int = 0
+    weights: int = 0
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    channels_in: int = 1
+    channels_out: int = 1
+    height: int = 1
+    width: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The costs of one forward pass for one image that need no device; see `trace`."""
+
+    params: int
+    weight_bytes: int
+    macs: int
+    flops: int
+    peak_activation_bytes: int
+    ops: tuple[Op, ...]
+
+
+def trace(model: nn.Module, input_shape: Shape) -> Trace:
+    """Record one forward pass of a network for one image of `input_shape` (channels, height, width), in eval mode.
+
+    Use it for every cost that can be counted. Nothing is computed: the pass runs on shapes only, on a copy without
+    weights, in about 10 ms for a network of a few hundred operations. The model stays untouched, and may itself be on the
+    meta device. A model that cannot run without data (for instance one that reads a value to decide what to do) is copied
+    and really run on the CPU instead. Its own errors are raised as they are.
+
+    params counts all parameters once. weight_bytes takes every parameter and buffer as fp32; counters that are single
+    whole numbers are left out. macs counts convolutions, linear layers and matrix products. flops = macs + 2 for each
+    output of a normalisation (1 without scale), 1 for each output of an activation, and for each output of a pool the size
+    of its window; the windows of an adaptive pool are taken as (input // output + 1) a side, their upper bound. This is
+    the count behind the published NAS-Bench-201 proxies (Krishnakumar et al. 2022, arXiv 2210.03230).
+
+    peak_activation_bytes is the largest sum of memory that the image and the results of operations hold at once, as
+    PyTorch frees them: a result lives until nothing refers to it, views and in-place operations take no memory, and
+    scratch memory inside an operation is not counted.
+    """
+    made: dict[int, Any] = {}
+    try:
+        twin = hollow(model, made)
+        recorder = Recorder(made.values())
+        recorder.run(twin, torch.zeros(1, *input_shape, device="meta"))
+    except Exception:
+        if any(t.is_meta for t in model.parameters()):
+            raise
+        real = copy.deepcopy(model)
+        real.eval()
+        recorder = Recorder((*real.parameters(), *real.buffers()))
+        recorder.run(real, torch.zeros(1, *input_shape))
+    tensors = list(model.parameters())
+    numbers = {id(t): t for t in (*tensors, *model.buffers()) if t.is_floating_point() or t.dim()}
+    return Trace(
+        params=sum(t.numel() for t in tensors),
+        weight_bytes=4 * sum(t.numel() for t in numbers.values()),
+        macs=sum(op.macs for op in recorder.ops),
+        flops=sum(op.flops for op in recorder.ops),
+        peak_activation_bytes=recorder.peak,
+        ops=tuple(recorder.ops),
+    )
+
+
+def hollow(model: nn.Module, made: dict[int, Any]) -> Any:
+    """A copy of a module and its submodules in eval mode whose tensors are on the meta device; shares plain attributes.
+
+    Forward hooks, which may belong to a stranger who records activations, are left out; pre-hooks, which compute weights
+    in some libraries, stay. `made` maps ids to copies, so that what is shared stays shared.
+    """
+    if id(model) in made:
+        return made[id(model)]
+    twin = object.__new__(type(model))
+    made[id(model)] = twin
+    state = dict(model.__dict__)
+    state["training"] = False
+    state["_parameters"] = {name: on_meta(t, made) for name, t in model._parameters.items()}
+    state["_buffers"] = {name: on_meta(t, made) for name, t in model._buffers.items()}
+    state["_modules"] = {name: m if m is None else hollow(m, made) for name, m in model._modules.items()}
+    state["_forward_hooks"] = type(model._forward_hooks)()
+    for name, value in state.items():  # tensors that are plain attributes, such as a fixed mask
+        if isinstance(value, torch.Tensor):
+            state[name] = on_meta(value, made)
+    twin.__dict__ = state
+    return twin
+
+
+def on_meta(tensor: torch.Tensor | None, made: dict[int, Any]) -> torch.Tensor | None:
+    """A tensor of the same shape and type without memory."""
+    if tensor is None:
+        return None
+    if id(tensor) not in made and tensor.is_meta:
+        made[id(tensor)] = tensor
+    elif id(tensor) not in made:
+        bare = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+        made[id(tensor)] = nn.Parameter(bare, requires_grad=False) if isinstance(tensor, nn.Parameter) else bare
+    return made[id(tensor)]
+
+
+class Recorder(TorchDispatchMode):
+    """Sees every operation below autograd: keeps an `Op` of each, and the sum of live memory."""
+
+    def __init__(self, weights: Iterable[Any]) -> None:
+        super().__init__()
+        self.weights = {t.untyped_storage()._cdata for t in weights if isinstance(t, torch.Tensor)}
+        self.ops: list[Op] = []
+        self.live = 0
+        self.peak = 0
+        self.known: set[int] = set()  # storages that are weights or already counted
+
+    def run(self, model: nn.Module, image: torch.Tensor) -> None:
+        """Record the forward pass of `model` on `image`."""
+        self.allocate(image)
+        with torch.no_grad(), self:
+            model(image)
+
+    def allocate(self, tensor: torch.Tensor) -> None:
+        """Count the memory of a tensor if it is new, until it is freed."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self.known or key in self.weights:
+            return
+        size = storage.nbytes()
+        self.known.add(key)
+        self.live += size
+        weakref.finalize(storage, self.free, key, size).atexit = False
+
+    def free(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.live -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        signature = self.signature(func, args, kwargs)
+        if signature in MEMO:  # the same operation on the same shapes: only make what it returns
+            specs, op, is_tuple = MEMO[signature]
+            made = tuple(torch.empty_strided(*spec[:2], dtype=spec[2], device="meta") for spec in specs)
+            result = made if is_tuple else made[0]
+        else:
+            result = func(*args, **kwargs)
+            made = tuple(tensors_in((result,)))
+            op = (
+                None if func.is_view or not any(t.numel() for t in made) else self.describe(func, args, kwargs, made[0])
+            )
+            if signature is not None and flat(result):
+                if len(MEMO) >= 20_000:
+                    MEMO.clear()
+                MEMO[signature] = tuple((t.shape, t.stride(), t.dtype) for t in made), op, isinstance(result, tuple)
+        first_only = func in POOLS or func in NORMS  # the others are indices or statistics for a backward pass
+        for output in made[:1] if first_only else made:
+            self.allocate(output)
+        self.peak = max(self.peak, self.live)
+        if op is not None:
+            self.ops.append(op)
+        return result
+
+    def signature(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """What the result's shape and the `Op` depend on; None where a call must really be made."""
+        if not remembered(func):
+            return None
+        parts: list[Any] = [func]
+        for value in (*args, *kwargs.items()):
+            if isinstance(value, torch.Tensor):
+                if not value.is_meta:
+                    return None
+                weight = value.untyped_storage()._cdata in self.weights
+                parts.append((value.shape, value.stride(), value.dtype, weight))
+            elif isinstance(value, list | tuple):
+                if any(isinstance(item, torch.Tensor | list | tuple) for item in value):
+                    return None
+                parts.append(tuple(value))
+            else:
+                parts.append((type(value), value))
+        return tuple(parts)
+
+    def describe(self, func: Any, args: Any, kwargs: Any, output: torch.Tensor) -> Op:
+        """The `Op` of a call."""
+        inputs = weights = 0
+        for tensor in tensors_in((*args, *kwargs.values())):
+            if tensor.untyped_storage()._cdata in self.weights:
+                weights += tensor.numel()
+            else:
+                inputs += tensor.numel()
+        outputs = output.numel()
+        shape = output.shape
+        channels = shape[1] if len(shape) > 1 else 1
+        height, width = (shape[2], shape[3]) if len(shape) == 4 else (1, 1)
+        common = {"inputs": inputs, "outputs": outputs, "weights": weights, "height": height, "width": width}
+        if func is aten.convolution.default:
+            x, weight, _, stride, _, _, transposed, _, groups = args
+            positions = math.prod((x if transposed else output).shape[2:]) * x.shape[0]
+            macs = positions * weight.numel()
+            size = {"kernel": max(weight.shape[2:]), "stride": max(stride), "groups": groups}
+            return Op("conv", macs, macs, **common, **size, channels_in=x.shape[1], channels_out=channels)
+        if func in PRODUCTS:
+            left = args[PRODUCTS[func]]
+            macs = outputs * left.shape[-1]
+            kind = "linear" if weights else "matmul"
+            return Op(kind, macs, macs, **common, channels_in=left.shape[-1], channels_out=shape[-1])
+        if func in OTHER_PRODUCTS:
+            query, key, value = args[:3]
+            macs = math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+            return Op("matmul", macs, macs, **common, channels_in=query.shape[-1], channels_out=shape[-1])
+        common |= {"channels_in": channels, "channels_out": channels}
+        if func in NORMS:
+            return Op("bn", 0, outputs * (2 if weights else 1), **common)
+        if func in RELUS:
+            return Op("relu", 0, outputs, **common)
+        if func in ACTIVATIONS:
+            return Op("other", 0, outputs, **common)
+        if func in POOLS:
+            window = as_pair(args[1])
+            stride = as_pair(args[2]) if len(args) > 2 and args[2] else window
+            return Op("pool", 0, outputs * math.prod(window), **common, kernel=max(window), stride=max(stride))
+        if func in ADAPTIVE_POOLS or is_global_mean(func, args):
+            before = args[0].shape[2:]
+            sides = list(zip(before, (height, width), strict=False))
+            work = outputs * math.prod(big // small + 1 for big, small in sides)
+            return Op(
+                "pool",
+                0,
+                work,
+                **common,
+                kernel=max(-(-b // s) for b, s in sides),
+                stride=max(b // s for b, s in sides),
+            )
+        return Op(KINDS.get(func, "other"), **common)
+
+
+# Signature of a call -> shapes of what it returns, its Op, whether it returns a tuple. The kernels that infer shapes take
+# up to a millisecond a call, and a network repeats few shapes; this remembers pure facts and changes no result.
+MEMO: dict[Any, tuple[tuple[Any, ...], Op | None, bool]] = {}
+
+
+@cache
+def remembered(func: Any) -> bool:
+    """Whether an operation returns new tensors that depend on the shapes of its arguments alone."""
+    if func.is_view or torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
+        return False
+    schema = func._schema
+    returns = all(str(value.type) == "Tensor" and value.alias_info is None for value in schema.returns)
+    return bool(schema.returns) and returns and all(value.alias_info is None for value in schema.arguments)
+
+
+def flat(result: Any) -> bool:
+    """Whether a result is one meta tensor or a tuple of them, each with memory of its own."""
+    made = result if isinstance(result, tuple) else (result,)
+    return all(isinstance(t, torch.Tensor) and t.is_meta for t in made)
+
+
+def tensors_in(values: Iterable[Any]) -> Iterable[torch.Tensor]:
+    """The tensors among values and the lists or tuples in them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
+
+
+def as_pair(value: Any) -> tuple[int, ...]:
+    """A window given as one number or one for each side."""
+    sides = (value,) if isinstance(value, int) else tuple(value)
+    return sides * 2 if len(sides) == 1 else sides
+
+
+def is_global_mean(func: Any, args: Any) -> bool:
+    """Whether a call is the mean over height and width of a map, which is what a global average pool becomes."""
+    if func is not aten.mean.dim or args[0].dim() != 4 or args[1] is None:
+        return False
+    return {axis % 4 for axis in args[1]} == {2, 3}
+
+
+def overloads(*names: str) -> set[Any]:
+    """The default forms of the named operations, those of them that this torch has, also in place."""
+    found = set()
+    for name in names:
+        for form in (name, f"{name}_"):
+            packet = getattr(aten, form, None)
+            if packet is not None:
+                found |= {getattr(packet, overload) for overload in packet.overloads() if overload != "out"}
+    return found
+
+
+# Product -> place of its left matrix among the arguments.
+PRODUCTS = {
+    **dict.fromkeys(overloads("mm", "bmm", "mv", "dot"), 0),
+    **dict.fromkeys(overloads("addmm", "baddbmm", "addbmm", "addmv"), 1),
+}
+OTHER_PRODUCTS = overloads(
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+)
+NORMS = overloads(
+    "batch_norm",
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "cudnn_batch_norm",
+    "native_layer_norm",
+    "native_group_norm",
+)
+RELUS = overloads("relu")
+ACTIVATIONS = overloads(
+    "hardtanh", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus", "sigmoid", "hardsigmoid", "hardswish", "tanh",
+    "_prelu_kernel", "prelu", "_softmax", "clamp", "clamp_min", "threshold",
+)  # fmt: skip
+POOLS = overloads("avg_pool2d", "max_pool2d_with_indices", "max_pool2d", "avg_pool1d", "avg_pool3d")
+ADAPTIVE_POOLS = overloads("_adaptive_avg_pool2d", "adaptive_max_pool2d")
+KINDS = {
+    **dict.fromkeys(overloads("add", "sum"), "add"),
+    **dict.fromkeys(overloads("cat", "stack"), "cat"),
+    **dict.fromkeys(
+        overloads(
+            "upsample_bilinear2d", "upsample_nearest2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa",
+            "_upsample_nearest_exact2d", "_upsample_bicubic2d_aa",
+        ),
+        "resize",
+    ),
+}  # fmt: skip
