@@ -16,15 +16,10 @@ import numpy as np
 import torch
 
 from archscout.errors import UserError, unknown
-from archscout.naming import find
-from archscout.readers.arrays import arrays
-from archscout.readers.dataset import dataset
-from archscout.readers.digits import digits
-from archscout.readers.image_folder import image_folder
-from archscout.readers.npz import npz
+from archscout.mirrors import mirrors
+from archscout.readers import open_source
 from archscout.readers.source import Source, show
 from archscout.readers.store import Stored, store
-from archscout.readers.torchvision_name import torchvision_name
 from archscout.space import Shape
 from archscout.split import split
 
@@ -189,8 +184,8 @@ def load(
     memory_limit: bytes of images to hold in memory; default: a quarter of the available memory.
 
     Identical images (equal pixels as stored) are kept in one part. If every image is grey there is one channel,
-    otherwise three. The pixels of the test part are read only to store and hash them. Costs one decoding of every image.
-    Raises UserError for whatever cannot be used.
+    otherwise three. The pixels of the test part are read only to store and hash them. Costs one decoding
+    of every image. Raises UserError for whatever cannot be used.
     """
     if isinstance(source, Data):
         return source
@@ -236,6 +231,7 @@ def load(
     train = parts["train"]
     sample = train[np.random.default_rng(seed).permutation(len(train))]
     mean, std = _mean_std(stored.images, np.sort(sample[:5000]))
+    apart = sample[np.sort(np.unique(copies[sample], return_index=True)[1])][:2000]  # copies would find themselves
     return Data(
         images=stored.images,
         labels=stored.labels,
@@ -247,37 +243,7 @@ def load(
         fingerprint=_fingerprint(stored, names, parts),
         mean=mean,
         std=std,
-        mirrors=mirror_ratio(stored.images, stored.labels, sample, copies) >= 0.9,
-    )
-
-
-def open_source(source: Any, data_root: str | Path | None = None) -> Source:
-    """The reader's view of whatever a person gives as data; UserError for what is no data."""
-    if isinstance(source, tuple) and len(source) == 2:
-        return arrays(*source)
-    if isinstance(source, str) and source == "digits":
-        return digits()
-    if isinstance(source, str) and source.startswith("torchvision:"):
-        return torchvision_name(source.partition(":")[2], data_root)
-    if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        if path.is_dir():
-            return image_folder(path)
-        if path.suffix.lower() == ".npz":
-            return npz(path)
-        if isinstance(source, str) and re.fullmatch(r"[A-Za-z_]\w+(\.\w+)*:[A-Za-z_]\w*", source) and not path.exists():
-            made = find("data source", source, {})
-            return open_source(made() if callable(made) and not hasattr(made, "__getitem__") else made)
-        wanted = "wanted a folder with a sub-folder per class, an .npz file, torchvision:NAME or digits"
-        if path.exists():
-            raise UserError(f"'{source}' is a file of a kind that is not read; {wanted}")
-        raise UserError(f"'{source}' does not exist; {wanted}")
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, dict | list | tuple):
-        return dataset(source, what=f"data set {type(source).__name__}")
-    raise UserError(
-        f"data of type {type(source).__name__} is not read; give a folder, an .npz file, torchvision:NAME, a pair "
-        "(X, y), "
-        "or a torch Dataset with len() and data[i] -> (image, label)"
+        mirrors=bool(mirrors(_take(stored.images, apart), stored.labels[apart])),
     )
 
 
@@ -419,38 +385,6 @@ def _mean_std(images: np.ndarray, rows: np.ndarray) -> tuple[tuple[float, ...], 
     mean = weight @ value
     std = np.sqrt((weight * (value - mean[:, None]) ** 2).sum(axis=1))
     return tuple(mean.tolist()), tuple(np.maximum(std, 1.0).tolist())
-
-
-def mirror_ratio(
-    images: np.ndarray, labels: np.ndarray, rows: np.ndarray, copies: np.ndarray, most: int = 2000
-) -> float:
-    """How well flipped images still find their class, relative to unflipped ones.
-
-    Each of up to `most` images is compared, as a thumbnail of at most 16 x 16, with all others; the agreement is the
-    mean over classes of the share whose nearest neighbour (Euclidean) has their class. The ratio is the agreement of the
-    flipped over that of the unflipped images; 0 where unflipped images never find their class. Costs under a second.
-    """
-    rows = np.sort(rows[np.unique(copies[rows], return_index=True)[1]][:most]) if len(rows) else rows
-    rows = rows[:most]
-    if len(rows) < 2:
-        return 0.0
-    small = []
-    step = max(1, 8_000_000 // int(np.prod(images.shape[1:])))
-    side = (min(16, images.shape[1]), min(16, images.shape[2]))
-    for start in range(0, len(rows), step):
-        block = torch.from_numpy(_take(images, rows[start : start + step])).permute(0, 3, 1, 2).float()
-        small.append(torch.nn.functional.adaptive_avg_pool2d(block, side))
-    thumbs = torch.cat(small)
-    plain, flipped = thumbs.flatten(1), thumbs.flip(3).flatten(1)
-    found = torch.from_numpy(labels[rows])
-    agreement = []
-    for query in (plain, flipped):
-        distance = plain.square().sum(1)[None] - 2 * query @ plain.T
-        distance.fill_diagonal_(float("inf"))
-        hit = (found[distance.argmin(1)] == found).double()
-        count = torch.bincount(found)
-        agreement.append(float((torch.bincount(found, weights=hit) / count.clamp(min=1))[count > 0].mean()))
-    return agreement[1] / agreement[0] if agreement[0] > 0 else 0.0
 
 
 def _fingerprint(stored: Stored, names: Sequence[str], parts: dict[str, np.ndarray]) -> str:

@@ -13,10 +13,10 @@ def split(labels: np.ndarray, units: np.ndarray, fractions: Sequence[float], see
     labels, units: int64 (n,); images of one unit (a group, or copies of one image) stay together.
     fractions:     share of each part, summing to 1.
     Every class has an image in part 0, and where it has at least as many units as there are parts, in each part,
-    unless units that hold several classes make that impossible. Without units of several images the count of each class
-    in each part is within one of its share, except where the rule before this one decides. Costs O(n log n) and one small
-    step per unit of several images. Large units are placed greedily, those that hold most of a class first, where they bring the
-    counts nearest to the shares.
+    unless units that hold several classes make that impossible. Without units of several images, the count of each
+    class in each part is within one of its share, except where the rule before this one decides. Large units are placed
+    greedily, those that hold most of a class first, where they bring the counts nearest to the shares.
+    Costs O(n log n) and one small step per unit of several images.
     """
     share = np.asarray(fractions, dtype=float)
     rng = np.random.default_rng(seed)

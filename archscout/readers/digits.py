@@ -9,7 +9,7 @@ from archscout.readers.source import Source
 
 
 def digits() -> Source:
-    """1,797 grey digits of 8 x 8 pixels in ten classes (Alpaydin and Kaynak, UCI 1998), to try things out without a file."""
+    """1,797 grey digits of 8 x 8 pixels in ten classes (Alpaydin and Kaynak, UCI 1998), to try without a file."""
     from sklearn.datasets import load_digits
 
     data = load_digits()

@@ -160,7 +160,8 @@ def _size(file: Path) -> tuple[int, int]:
 
 def _sizes(files: list[Path]) -> np.ndarray:
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        sizes = np.array(list(pool.map(_size, files, chunksize=64)), dtype=np.int64)
+        chunks = [files[start : start + 64] for start in range(0, len(files), 64)]
+        sizes = np.array([size for few in pool.map(lambda few: [_size(file) for file in few], chunks) for size in few])
     good = sizes[sizes[:, 0] > 0]
     if len(good) == 0:
         raise Unreadable("none of the files can be opened as an image")

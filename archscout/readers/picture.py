@@ -38,7 +38,7 @@ def decode(file: Any, short: int | None = None) -> np.ndarray:
 def pixels(image: Image.Image) -> np.ndarray:
     """The pixels of an opened Pillow image, uint8 (H, W, 1 or 3); the rules are those of `decode`."""
     image.load()
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return whole_array(np.asarray(image), "image", sixteen=image.mode != "F")[..., None]
     if image.has_transparency_data or image.mode in ("La", "RGBa"):

@@ -136,11 +136,14 @@ def _blocks(source: Source, layout: Layout) -> Iterator[tuple[np.ndarray, list[i
             yield _fit(block, layout), list(range(start, start + len(block))), []
         return
 
-    def one(i: int) -> np.ndarray | Unreadable:
-        try:
-            return _fit(source.read(i, layout.resize), layout)
-        except Unreadable as reason:
-            return reason
+    def some(rows: range) -> list[np.ndarray | Unreadable]:
+        results: list[np.ndarray | Unreadable] = []
+        for i in rows:
+            try:
+                results.append(_fit(source.read(i, layout.resize), layout))
+            except Unreadable as reason:
+                results.append(reason)
+        return results
 
     with ExitStack() as stack:
         each: Callable[..., Any] = map
@@ -148,12 +151,16 @@ def _blocks(source: Source, layout: Layout) -> Iterator[tuple[np.ndarray, list[i
             each = stack.enter_context(ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))).map
         for start in range(0, count, step):
             rows = range(start, min(count, start + step))
-            results = list(each(one, rows))
+            results = [result for few in each(some, _cut(rows, 16)) for result in few]
             good = [i for i, result in zip(rows, results, strict=True) if isinstance(result, np.ndarray)]
             bad = [(source.names[i], str(r)) for i, r in zip(rows, results, strict=True) if isinstance(r, Unreadable)]
             images = [result for result in results if isinstance(result, np.ndarray)]
             shape = (0, layout.height, layout.width, layout.channels)
             yield np.stack(images) if images else np.empty(shape, np.uint8), good, bad
+
+
+def _cut(rows: range, length: int) -> list[range]:
+    return [rows[start : start + length] for start in range(0, len(rows), length)]
 
 
 def _write(source: Source, layout: Layout, memory_limit: int | None, home: Path, entry: Path | None) -> Stored:

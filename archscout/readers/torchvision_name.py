@@ -45,12 +45,12 @@ def torchvision_name(name: str, data_root: Path | str | None) -> Source:
     for part, arguments in NAMES[name].items():
         try:
             made[part] = getattr(torchvision.datasets, name)(str(root), **arguments, download=False)
-        except TypeError:  # a few have no `download`
-            made[part] = getattr(torchvision.datasets, name)(str(root), **arguments)
+        except ImportError as error:
+            raise UserError(f"torchvision:{name} needs a package that is not there ({error}); install it") from None
         except (RuntimeError, OSError) as error:
             raise UserError(
                 f"torchvision:{name} is not complete in '{root}' ({str(error).splitlines()[0][:100]}); put its files "
-                f"there, or once run: python -c \"import torchvision; torchvision.datasets.{name}('{root}', download=True)\""
+                f"there, or once run in Python: torchvision.datasets.{name}('{root}', download=True)"
             ) from None
     ends = np.cumsum([0, *(len(one) for one in made.values())])
     parts = {part: np.arange(ends[i], ends[i + 1]) for i, part in enumerate(made)} if "" not in made else None
