@@ -33,7 +33,7 @@ def measure(
 ) -> dict[str, float]:
     """The costs of a network for one image of `input_shape` (channels, height, width), from a single trace.
 
-    names: registry names, "module:attribute" or Cost objects; None is every cost, without latency if there is no profile.
+    names: registry names, "module:attribute" or Cost objects; None is every cost, but latency only with a profile.
     Costs about 10 ms. Raises UserError for an unknown name, and for latency without a profile.
     """
     wanted = [n for n, c in COSTS.items() if profile is not None or not c.needs_profile] if names is None else names

@@ -57,7 +57,10 @@ def parse_value(name: str, value: str | float) -> float:
     """One limit in the base unit of the cost `name`."""
     if name not in UNITS:
         raise unknown("cost", str(name), UNITS, "type a limit like latency=5ms")
-    wrong = f"'{name}={value}' is no limit: wanted a positive number with {SHOWN[name]}, type for example {name}={EXAMPLES[name]}"
+    wrong = (
+        f"'{name}={value}' is no limit: wanted a positive number with {SHOWN[name]}, "
+        f"type for example {name}={EXAMPLES[name]}"
+    )
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value.strip())
         if match is None or match[2].lower() not in UNITS[name]:
@@ -81,7 +84,7 @@ def violation(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
 
 
 def format_cost(name: str, value: float) -> str:
-    """A cost for people, with three digits: "4.21 ms", "1.3 MB", "273 k". A cost of your own is shown as a plain number."""
+    """A cost for people, with three digits: "4.21 ms", "1.3 MB", "273 k". Any other cost is a plain number."""
     if name == "latency":
         return (
             f"{digits(value * 1e3)} us"

@@ -16,8 +16,8 @@ else:
 def macs(trace: Trace, profile: Profile | None = None) -> float:
     """Multiply-adds of convolutions, linear layers and matrix products for one image; biases are not counted.
 
-    A convolution has output height x output width x kernel height x kernel width x inputs x outputs / groups. Twice this
-    is what torch.utils.flop_counter reports. It says little about time: depthwise convolutions are slow for their macs.
+    A convolution has output height x output width x kernel height x kernel width x inputs x outputs / groups. Twice
+    this is what torch.utils.flop_counter reports. It says little about time: depthwise convolutions are slow.
     """
     return float(trace.macs)
 

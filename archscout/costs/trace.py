@@ -65,15 +65,15 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
     """Record one forward pass of a network for one image of `input_shape` (channels, height, width), in eval mode.
 
     Use it for every cost that can be counted. Nothing is computed: the pass runs on shapes only, on a copy without
-    weights, in about 10 ms for a network of a few hundred operations. The model stays untouched, and may itself be on the
-    meta device. A model that cannot run without data (for instance one that reads a value to decide what to do) is copied
-    and really run on the CPU instead. Its own errors are raised as they are.
+    weights, in about 10 ms for a network of a few hundred operations once its shapes were met before. The model stays
+    untouched, and may itself be on the meta device. A model that cannot run without data (for instance one that reads a
+    value to decide what to do) is copied and really run on the CPU, on an image of zeros. Its own errors are raised.
 
     params counts all parameters once. weight_bytes takes every parameter and buffer as fp32; counters that are single
     whole numbers are left out. macs counts convolutions, linear layers and matrix products. flops = macs + 2 for each
-    output of a normalisation (1 without scale), 1 for each output of an activation, and for each output of a pool the size
-    of its window; the windows of an adaptive pool are taken as (input // output + 1) a side, their upper bound. This is
-    the count behind the published NAS-Bench-201 proxies (Krishnakumar et al. 2022, arXiv 2210.03230).
+    output of a normalisation (1 without scale), 1 for each output of an activation, and for each output of a pool the
+    size of its window; the windows of an adaptive pool are taken as (input // output + 1) a side, their upper bound.
+    This reproduces the count published with the NAS-Bench-201 proxies (Krishnakumar et al. 2022, arXiv 2210.03230).
 
     peak_activation_bytes is the largest sum of memory that the image and the results of operations hold at once, as
     PyTorch frees them: a result lives until nothing refers to it, views and in-place operations take no memory, and
@@ -87,10 +87,10 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
     except Exception:
         if any(t.is_meta for t in model.parameters()):
             raise
-        real = copy.deepcopy(model)
-        real.eval()
+        real = copy.deepcopy(model).cpu().eval()
         recorder = Recorder((*real.parameters(), *real.buffers()))
-        recorder.run(real, torch.zeros(1, *input_shape))
+        with torch.random.fork_rng(devices=[]):
+            recorder.run(real, torch.zeros(1, *input_shape))
     tensors = list(model.parameters())
     numbers = {id(t): t for t in (*tensors, *model.buffers()) if t.is_floating_point() or t.dim()}
     return Trace(
@@ -104,9 +104,9 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
 
 
 def hollow(model: nn.Module, made: dict[int, Any]) -> Any:
-    """A copy of a module and its submodules in eval mode whose tensors are on the meta device; shares plain attributes.
+    """A copy of a module and its submodules in eval mode with tensors on the meta device; shares plain attributes.
 
-    Forward hooks, which may belong to a stranger who records activations, are left out; pre-hooks, which compute weights
+    Forward hooks, which may belong to someone who records activations, are left out; pre-hooks, which compute weights
     in some libraries, stay. `made` maps ids to copies, so that what is shared stays shared.
     """
     if id(model) in made:
@@ -143,7 +143,7 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self, weights: Iterable[Any]) -> None:
         super().__init__()
-        self.weights = {t.untyped_storage()._cdata for t in weights if isinstance(t, torch.Tensor)}
+        self.weights = {storage_of(t) for t in weights if isinstance(t, torch.Tensor)}
         self.ops: list[Op] = []
         self.live = 0
         self.peak = 0
@@ -151,6 +151,7 @@ class Recorder(TorchDispatchMode):
 
     def run(self, model: nn.Module, image: torch.Tensor) -> None:
         """Record the forward pass of `model` on `image`."""
+        self.is_bare = image.is_meta
         self.allocate(image)
         with torch.no_grad(), self:
             model(image)
@@ -183,7 +184,7 @@ class Recorder(TorchDispatchMode):
             op = (
                 None if func.is_view or not any(t.numel() for t in made) else self.describe(func, args, kwargs, made[0])
             )
-            if signature is not None and flat(result):
+            if signature is not None and is_fresh(result, (*args, *kwargs.values())):
                 if len(MEMO) >= 20_000:
                     MEMO.clear()
                 MEMO[signature] = tuple((t.shape, t.stride(), t.dtype) for t in made), op, isinstance(result, tuple)
@@ -197,28 +198,30 @@ class Recorder(TorchDispatchMode):
 
     def signature(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What the result's shape and the `Op` depend on; None where a call must really be made."""
-        if not remembered(func):
+        if not (self.is_bare and remembered(func)):
             return None
         parts: list[Any] = [func]
+        has_tensor = False
         for value in (*args, *kwargs.items()):
             if isinstance(value, torch.Tensor):
-                if not value.is_meta:
-                    return None
-                weight = value.untyped_storage()._cdata in self.weights
+                has_tensor = True
+                weight = storage_of(value) in self.weights
                 parts.append((value.shape, value.stride(), value.dtype, weight))
             elif isinstance(value, list | tuple):
                 if any(isinstance(item, torch.Tensor | list | tuple) for item in value):
                     return None
-                parts.append(tuple(value))
+                parts.append((type(value), *value))
             else:
                 parts.append((type(value), value))
-        return tuple(parts)
+        return tuple(parts) if has_tensor else None
 
     def describe(self, func: Any, args: Any, kwargs: Any, output: torch.Tensor) -> Op:
         """The `Op` of a call."""
         inputs = weights = 0
         for tensor in tensors_in((*args, *kwargs.values())):
-            if tensor.untyped_storage()._cdata in self.weights:
+            if self.is_bare and tensor.dim() and not tensor.is_meta:
+                raise TypeError("the network holds tensors that cannot be moved to the meta device")
+            if storage_of(tensor) in self.weights:
                 weights += tensor.numel()
             else:
                 inputs += tensor.numel()
@@ -268,8 +271,8 @@ class Recorder(TorchDispatchMode):
         return Op(KINDS.get(func, "other"), **common)
 
 
-# Signature of a call -> shapes of what it returns, its Op, whether it returns a tuple. The kernels that infer shapes take
-# up to a millisecond a call, and a network repeats few shapes; this remembers pure facts and changes no result.
+# Signature of a call -> shapes of what it returns, its Op, whether it returns a tuple. The kernels that infer shapes
+# take up to a millisecond a call, and networks repeat few shapes; this remembers pure facts and changes no result.
 MEMO: dict[Any, tuple[tuple[Any, ...], Op | None, bool]] = {}
 
 
@@ -283,10 +286,17 @@ def remembered(func: Any) -> bool:
     return bool(schema.returns) and returns and all(value.alias_info is None for value in schema.arguments)
 
 
-def flat(result: Any) -> bool:
-    """Whether a result is one meta tensor or a tuple of them, each with memory of its own."""
+def is_fresh(result: Any, arguments: Iterable[Any]) -> bool:
+    """Whether a result is one meta tensor or a tuple of them, and none shares memory with an argument."""
     made = result if isinstance(result, tuple) else (result,)
-    return all(isinstance(t, torch.Tensor) and t.is_meta for t in made)
+    if not all(isinstance(t, torch.Tensor) and t.is_meta for t in made):
+        return False
+    return {storage_of(t) for t in made}.isdisjoint(storage_of(t) for t in tensors_in(arguments))
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """A number that tensors of one memory share."""
+    return tensor.untyped_storage()._cdata
 
 
 def tensors_in(values: Iterable[Any]) -> Iterable[torch.Tensor]:

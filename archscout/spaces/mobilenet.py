@@ -29,9 +29,9 @@ def mobilenet(input_shape: Shape, classes: int) -> SearchSpace:
     width, bilinear), then come a 3x3 convolution (`stem` channels), the stages, BN, ReLU, global average pooling and a
     linear layer. The blocks of a stage share its decisions:
 
-    kind:   depthwise (1x1 expansion, k x k depthwise convolution, 1x1 projection) or fused (k x k dense convolution that
-            expands, 1x1 projection; without expansion one dense convolution, as in a plain residual network). Depthwise
-            needs the fewest weights and multiply-adds; fused is up to four times faster to train on CPUs.
+    kind:   depthwise (1x1 expansion, k x k depthwise convolution, 1x1 projection) or fused (k x k dense convolution
+            that expands, 1x1 projection; without expansion one dense convolution, as in a plain residual network).
+            Depthwise needs the fewest weights and multiply-adds; fused is up to four times faster to train on CPUs.
     kernel: k, 3 or 5.  expand: 1, 2 or 4 times the input channels.  width: output channels.
     depth:  blocks; 0 ends the network before this stage (the first stage has at least one). Decisions of stages after
             the end are inactive.
@@ -40,8 +40,8 @@ def mobilenet(input_shape: Shape, classes: int) -> SearchSpace:
     number of stages and their strides follow the image: maps shrink to about 4 x 4; images larger than 64 pixels are
     halved by the first convolution.
 
-    Text: r75-s16-f3e1w16x2-d5e4w32x3 is resolution 75 %, stem 16, two fused blocks (kernel 3, expand 1, width 16), three
-    depthwise blocks (kernel 5, expand 4, width 32).
+    Text: r75-s16-f3e1w16x2-d5e4w32x3 is resolution 75 %, stem 16, two fused blocks (kernel 3, expand 1, width 16),
+    three depthwise blocks (kernel 5, expand 4, width 32).
 
     Sources: Sandler et al. 2018, "MobileNetV2", arXiv 1801.04381; Tan and Le 2021, "EfficientNetV2", arXiv 2104.00298.
     """

@@ -18,12 +18,13 @@ DEPTHS = (1, 2, 3)
 def plain(input_shape: Shape, classes: int) -> SearchSpace:
     """The family of the baseline network: residual networks with three stages of basic blocks.
 
-    Use it as the yardstick that a search must beat. Two decisions, 21 networks: `width`, the channels of the first stage
-    (8 to 64; the next stages have twice and four times as many), and `depth`, the blocks of each stage (1, 2, 3: ResNet-8,
-    ResNet-14, ResNet-20 with their 6 depth + 2 weight layers). A block is conv-BN-ReLU-conv-BN, plus its input, then ReLU;
-    the input passes a 1x1 convolution with BN where shapes change. Images larger than 64 pixels are halved by the first
-    convolution, larger than 128 once more by a max pool. ResNet-20 of width 16 has 272,474 parameters for 3x32x32
-    images and 10 classes: the 269,722 of the published one and 2,752 of its two 1x1 convolutions with BN.
+    Use it as the yardstick that a search must beat. Two decisions, 21 networks: `width`, the channels of the first
+    stage (8 to 64; the next stages have twice and four times as many), and `depth`, the blocks of each stage (1, 2, 3:
+    ResNet-8, ResNet-14, ResNet-20 with their 6 depth + 2 weight layers). A block is conv-BN-ReLU-conv-BN, plus its
+    input, then ReLU; the input passes a 1x1 convolution with BN where shapes change. Images larger than 64 pixels are
+    halved by the first convolution, larger than 128 once more by a max pool. ResNet-20 of width 16 has 272,474
+    parameters for 3x32x32 images and 10 classes: the 269,722 of the published one and 2,752 of its two 1x1 convolutions
+    with BN.
 
     Source: He, Zhang, Ren and Sun 2016, "Deep residual learning for image recognition", arXiv 1512.03385, section 4.2.
     """
@@ -65,8 +66,8 @@ def parse_text(text: str) -> Arch:
     match = re.fullmatch(r"resnet([0-9]{1,3})-w([0-9]{1,3})", text)
     if match is None or int(match[1]) not in layers or int(match[2]) not in WIDTHS:
         raise UserError(
-            f"'{text[:80]}' is no architecture of space 'plain': wanted resnetL-wW with L one of {list(layers)} and W one of "
-            f"{list(WIDTHS)}, like resnet20-w16"
+            f"'{text[:80]}' is no architecture of space 'plain': wanted resnetL-wW with L one of {list(layers)} "
+            f"and W one of {list(WIDTHS)}, like resnet20-w16"
         )
     return (WIDTHS.index(int(match[2])), layers[int(match[1])])
 
