@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -56,13 +57,14 @@ class _Actors:
         import ray
 
         class Actor:
-            def __init__(self, work: Any, threads: int) -> None:
+            def __init__(self, work: list[Any], threads: int, path: list[str]) -> None:
                 import torch
                 from threadpoolctl import threadpool_limits
 
                 torch.set_num_threads(threads)
                 threadpool_limits(threads, user_api="blas")
-                self.work = work
+                sys.path += [folder for folder in path if folder not in sys.path]  # before the work is loaded
+                self.work = ray.get(work[0])
 
             def ready(self) -> None:
                 """Answers once the actor stands."""
@@ -90,7 +92,7 @@ class _Actors:
             self._start()
 
     def _start(self) -> None:
-        actor = self._actor.remote(self._work, self._threads)
+        actor = self._actor.remote([self._work], self._threads, sys.path)
         self._starting[actor.ready.remote()] = actor
 
     def stop(self) -> None:
@@ -177,7 +179,8 @@ class _Actors:
             if self._lost > 2 * self._count:
                 reason = " ".join(str(error).split())[-300:]
                 raise UserError(
-                    f"workers on Ray end while they start ({reason}): is archscout installed there?"
+                    f"workers on Ray end while they start ({reason}): archscout and your own modules must be installed "
+                    "on every machine of the cluster"
                 ) from None
             self._start()
             return

@@ -60,7 +60,8 @@ def test_silent_without_a_terminal() -> None:
 
 
 def test_errors_pass_and_total_is_readable() -> None:
-    with pytest.raises(KeyboardInterrupt), progress("x", None) as bar:
+    with progress("x", None) as bar:
         bar.total = 3
         assert bar.total == 3
+    with pytest.raises(KeyboardInterrupt), progress("x", None):
         raise KeyboardInterrupt

@@ -18,7 +18,7 @@ class NSGA2:
 
     Use it when the trade-off between scores and costs is wanted, not one best candidate; with more than about four
     objectives nearly nothing dominates anything and it comes close to random search. Costs one non-dominated sorting
-    of the population per tell (some milliseconds for a hundred members), so ask for generations, not for one.
+    of the population per ask (some milliseconds for a hundred members), so ask for generations, not for one.
 
     population: members kept. Proposals are random until so many outcomes were told. Then each child has two parents
     won by tournaments of two (smaller violation, then better front, then more room on the front); with probability
@@ -50,27 +50,34 @@ class NSGA2:
         self._rng = np.random.default_rng(seed)
         self._open = Open()
         self._members: Any = None  # a pymoo Population: X architecture, F objectives (smaller is better), G violation
+        self._told: list[tuple[Arch, list[float], float]] = []  # since the last ask
         self._places: list[int] = []  # of the members in a tournament; smaller wins
         self._widths = np.array([len(options) for options in space.choices.values()])
         self._seen: set[Arch] = set()
 
     def ask(self, n: int = 1) -> list[Arch]:
         """`n` canonical architectures: random ones until the population is full, then children of good members."""
+        self._take_in()
         return self._open.ask([self._propose() for _ in range(n)])
 
     def tell(self, archs: Sequence[Arch], values: Sequence[Mapping[str, float]]) -> None:
-        """Merges the outcomes with the population and keeps the best of both."""
+        """Keeps the outcomes of all that did not fail; the next ask merges them with the population."""
+        self._open.tell(archs, values)
+        for arch, value in zip(archs, values, strict=True):
+            if row := self._objectives(value):
+                self._told.append((tuple(arch), *row))
+
+    def _take_in(self) -> None:
         from pymoo.core.population import Population
 
-        self._open.tell(archs, values)
-        rows = [(arch, *row) for arch, value in zip(archs, values, strict=True) if (row := self._objectives(value))]
-        if not rows:
+        if not self._told:
             return
         told = Population.new(
-            X=np.array([arch for arch, _, _ in rows], dtype=np.int64),
-            F=np.array([objectives for _, objectives, _ in rows], dtype=float),
-            G=np.array([[violation] for _, _, violation in rows], dtype=float),
+            X=np.array([arch for arch, _, _ in self._told], dtype=np.int64),
+            F=np.array([objectives for _, objectives, _ in self._told], dtype=float),
+            G=np.array([[violation] for _, _, violation in self._told], dtype=float),
         )
+        self._told = []
         merged = told if self._members is None else Population.merge(self._members, told)
         self._members = _survivors(merged, self.population, self._rng)
         # small is good: violation, then the number of the front, then (negative) room around it

@@ -1,0 +1,272 @@
+"""Strategies: same asks for same tells, better than chance, and the front of a toy problem."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from archscout.errors import UserError
+from archscout.space import Arch, SearchSpace
+from archscout.strategies import STRATEGIES
+from archscout.strategies.evolution import Evolution
+from archscout.strategies.nsga2 import NSGA2
+from archscout.strategies.strategy import Goal
+
+SCORES = Goal(scores={"total": "max"})
+BOTH = Goal(scores={"total": "max"}, costs=("price",))
+
+
+def space(decisions: int = 8, options: int = 6, canonical=None) -> SearchSpace:
+    return SearchSpace(
+        name="toy",
+        input_shape=(1, 2, 2),
+        classes=2,
+        choices={f"d{i}": tuple(range(options)) for i in range(decisions)},
+        build_from=lambda picks: nn.Identity(),
+        canonical_of=canonical,
+    )
+
+
+def outcome(arch: Arch, limit: float = 24.0) -> dict[str, float]:
+    """The sum of the indices is to be large; so is the price that is limited, the second decision costing double."""
+    price = float(sum(arch) + arch[1])
+    excess = max(0.0, price - limit) / limit
+    return {"price": price, "violation": excess, **({} if excess else {"total": float(sum(arch))})}
+
+
+def search(strategy, evaluations: int, generation: int, evaluate=outcome) -> list[tuple[Arch, Mapping[str, float]]]:
+    seen = []
+    while len(seen) < evaluations:
+        archs = strategy.ask(generation)
+        values = [evaluate(arch) for arch in archs]
+        strategy.tell(archs, values)
+        seen += zip(archs, values, strict=True)
+    return seen
+
+
+def best(seen) -> float:
+    return max(value.get("total", 0.0) for _, value in seen)
+
+
+def test_registry_is_the_folder() -> None:
+    import archscout.strategies as package
+
+    files = {path.stem for path in Path(package.__path__[0]).glob("*.py")} - {"__init__", "strategy"}
+    assert files == set(STRATEGIES)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("generation", [1, 7, 32])
+def test_asks_are_canonical_members_and_global_state_stays(name, generation) -> None:
+    toy = space(canonical=lambda arch: (*arch[:-1], 0) if arch[0] == 0 else arch)
+    np.random.seed(3)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    seen = search(STRATEGIES[name](toy, seed=1, goal=BOTH), 200, generation)
+    assert all(arch in toy and toy.canonical(arch) == arch for arch, _ in seen)
+    assert all(type(index) is int for arch, _ in seen for index in arch)
+    assert (np.random.get_state()[1] == before[0]).all()
+    assert torch.equal(torch.get_rng_state(), before[1])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_same_seed_and_tells_give_same_asks(name) -> None:
+    make = STRATEGIES[name]
+    np.random.seed(1)
+    one = search(make(space(), seed=5, goal=BOTH), 300, 20)
+    np.random.seed(2)
+    assert search(make(space(), seed=5, goal=BOTH), 300, 20) == one
+    assert search(make(space(), seed=6, goal=BOTH), 300, 20) != one
+
+
+@pytest.mark.parametrize("name", ["evolution", "nsga2"])
+def test_other_tells_give_other_asks(name) -> None:
+    def reverse(arch: Arch) -> dict[str, float]:
+        return {"price": 1.0, "violation": 0.0, "total": -float(sum(arch))}
+
+    make = STRATEGIES[name]
+    one, other = (search(make(space(), seed=5, goal=BOTH), 300, 20, each) for each in (outcome, reverse))
+    assert [arch for arch, _ in one[:40]] == [arch for arch, _ in other[:40]]  # random until the population is full
+    assert [arch for arch, _ in one[-20:]] != [arch for arch, _ in other[-20:]]
+
+
+def test_asks_do_not_depend_on_the_hash_seed() -> None:
+    code = (
+        "import test_strategies as t\n"
+        "for name, make in t.STRATEGIES.items():\n"
+        "    print(t.search(make(t.space(), seed=5, goal=t.BOTH), 160, 16))"
+    )
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        )
+        for hash_seed in ("0", "1")
+    ]
+    printed = {child.communicate()[0] for child in children}
+    assert [child.returncode for child in children] == [0, 0]
+    assert len(printed) == 1
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_wrong_tells_are_refused_and_change_nothing(name) -> None:
+    strategy, twin = (STRATEGIES[name](space(), seed=0, goal=BOTH) for _ in range(2))
+    with pytest.raises(ValueError, match="only 0 are asked"):
+        strategy.tell([(0,) * 8], [outcome((0,) * 8)])
+    archs = strategy.ask(3)
+    values = [outcome(arch) for arch in archs]
+    with pytest.raises(ValueError, match="3 architectures with 2 values"):
+        strategy.tell(archs, values[:2])
+    with pytest.raises(ValueError, match="order of asking"):
+        strategy.tell(archs[::-1], values)
+    strategy.tell(archs[:1], values[:1])  # in parts is fine
+    strategy.tell(archs[1:], values[1:])
+    with pytest.raises(ValueError, match="only 0 are asked"):
+        strategy.tell(archs, values)
+    twin.tell(twin.ask(3), values)
+    assert strategy.ask(3) == twin.ask(3)
+
+
+@pytest.mark.parametrize("name", ["evolution", "nsga2"])
+def test_better_than_chance(name) -> None:
+    """At 400 evaluations of 6**12 architectures, over five seeds; the best feasible total is 57."""
+
+    def evaluate(arch: Arch) -> dict[str, float]:
+        return outcome(arch, limit=58.0)
+
+    pytest.importorskip("archscout.aggregate")
+    found = {
+        each: [
+            best(search(STRATEGIES[each](space(12), seed=seed, goal=SCORES), 400, 20, evaluate)) for seed in range(5)
+        ]
+        for each in (name, "random")
+    }
+    assert min(found[name]) > max(found["random"])
+
+
+def test_direction_min_is_kept() -> None:
+    pytest.importorskip("archscout.aggregate")
+    goal = Goal(scores={"total": "min"})
+    for name in ("evolution", "nsga2"):
+        seen = search(STRATEGIES[name](space(), seed=0, goal=goal), 400, 20)
+        assert np.mean([sum(arch) for arch, _ in seen[-40:]]) < 8 < 15 < np.mean([sum(arch) for arch, _ in seen[:40]])
+
+
+def test_evolution_ages_and_takes_in_candidates_only() -> None:
+    pytest.importorskip("archscout.aggregate")
+    strategy = Evolution(space(), seed=0, goal=SCORES, population=4, tournament=2)
+    archs = strategy.ask(9)
+    values = [{"violation": 0.0, "total": float(i)} for i in range(9)]
+    values[1] = {"violation": 0.5}  # infeasible
+    values[2] = {"violation": 0.0}  # failed
+    values[3] = {"violation": 0.0, "total": float("nan")}
+    strategy.tell(archs, values)
+    assert [arch for arch, _ in strategy._members] == archs[5:]  # 0 and 4 were good, and are too old
+    children = strategy.ask(200)
+    distances = [min(int(np.sum(np.array(child) != parent)) for parent in archs[5:]) for child in children]
+    assert distances[0] == 1
+    assert distances.count(1) > 80
+    assert len(set(children)) > 150  # proposes afresh while there is something new nearby
+
+
+def test_evolution_prefers_good_parents() -> None:
+    """With a tournament over the whole population each parent is the best member."""
+    pytest.importorskip("archscout.aggregate")
+    strategy = Evolution(space(), seed=0, goal=SCORES, population=10, tournament=10)
+    archs = strategy.ask(10)
+    strategy.tell(archs, [{"violation": 0.0, "total": float(i == 6)} for i in range(10)])
+    assert {strategy._parent() for _ in range(20)} == {archs[6]}
+
+
+def test_small_space_is_walked_through() -> None:
+    pytest.importorskip("archscout.aggregate")
+    toy = space(3, 4)
+    strategy = Evolution(toy, seed=0, goal=SCORES, population=10, tournament=3)
+    seen = search(strategy, 250, 10, lambda arch: {"violation": 0.0, "total": float(sum(arch))})
+    assert {arch for arch, _ in seen} == set(toy)
+
+
+def dominates(a, b) -> bool:
+    return all(x <= y for x, y in zip(a, b, strict=True)) and a != b
+
+
+def front(points) -> set:
+    points = set(points)
+    return {p for p in points if not any(dominates(q, p) for q in points)}
+
+
+def test_nsga2_finds_the_front_by_brute_force() -> None:
+    """6**5 architectures with two conflicting objectives under a limit; the front is known by looking at all."""
+    toy = space(5, 6)
+
+    def evaluate(arch: Arch) -> dict[str, float]:
+        gain = sum(min(index, 3) * (place + 1) for place, index in enumerate(arch))
+        price = float(sum(index**2 for index in arch) + arch[0])
+        over = max(0.0, price - 30) / 30
+        return {"price": price, "violation": over, **({} if over else {"total": float(gain)})}
+
+    def point(value: Mapping[str, float]) -> tuple[float, float]:
+        return (-value["total"], value["price"])
+
+    truth = front(point(v) for arch in toy if not (v := evaluate(arch))["violation"])
+    assert len(truth) > 15
+    recall, by_chance = [], []
+    for seed in range(3):
+        seen = search(NSGA2(toy, seed=seed, goal=BOTH), 1500, 50, evaluate)
+        recall.append(len(truth & {point(v) for _, v in seen if not v["violation"]}) / len(truth))
+        seen = search(STRATEGIES["random"](toy, seed=seed, goal=BOTH), 1500, 50, evaluate)
+        by_chance.append(len(truth & {point(v) for _, v in seen if not v["violation"]}) / len(truth))
+    assert min(recall) >= 0.9, (recall, by_chance)
+    assert max(by_chance) < min(recall)
+
+
+def test_nsga2_survival_is_by_feasibility_then_front_then_room() -> None:
+    strategy = NSGA2(space(), seed=0, goal=BOTH, population=4)
+    archs = strategy.ask(7)
+    totals_prices = [
+        (0, 0),
+        (2, 1),
+        (3, 2.9),
+        (3.1, 3),
+        (9, 9),
+        (1, 5),
+    ]  # the last is dominated; 2 and 3 are neighbours
+    values = [{"violation": 0.0, "total": t, "price": p} for t, p in totals_prices]
+    values.append({"violation": 0.1, "price": 0.0})
+    strategy.tell(archs, values)
+    strategy.ask(1)
+    kept = {tuple(int(i) for i in member.X) for member in strategy._members}
+    assert {archs[0], archs[1], archs[4]} < kept
+    assert len(kept & {archs[2], archs[3]}) == 1
+    few = NSGA2(space(), seed=0, goal=BOTH, population=4)
+    archs = few.ask(6)
+    few.tell(archs, [{"violation": v, "price": 1.0} for v in (0.3, 0.1, 0.5, 0.2, 0.4)] + [{"price": 1.0}])
+    few.ask(1)
+    assert [tuple(m.X) for m in few._members] == [archs[1], archs[3], archs[0], archs[4]]
+    assert few._places == [0, 1, 2, 3]
+
+
+def test_nsga2_climbs_out_of_the_infeasible() -> None:
+    """Only 1 in some ten thousand random architectures is feasible; violations lead there."""
+    toy = space(12, 6)
+    seen = search(NSGA2(toy, seed=0, goal=BOTH), 1200, 40, lambda arch: outcome(arch, limit=8.0))
+    assert not any("total" in value for _, value in seen[:40])
+    assert best(seen) >= 7
+
+
+def test_arguments_are_checked() -> None:
+    with pytest.raises(UserError, match="tournament <= population"):
+        Evolution(space(), seed=0, goal=SCORES, population=3, tournament=4)
+    with pytest.raises(UserError, match="at least 2"):
+        NSGA2(space(), seed=0, goal=SCORES, population=1)
+    with pytest.raises(UserError, match="score or cost"):
+        NSGA2(space(), seed=0, goal=Goal(scores={}))
