@@ -149,8 +149,9 @@ def test_many_items_are_taken_a_few_at_a_time_and_quickly() -> None:
 
     def source() -> Iterator[int]:
         nonlocal taken
-        for taken in range(3000):
+        while taken < 3000:
             yield taken
+            taken += 1
 
     with executor(1, trouble) as pool:
         start = 0.0
