@@ -35,4 +35,5 @@ def word(method: Any) -> str:
     """The word a method goes by in logs and columns: a registry name, the part after the colon, or its `__name__`."""
     if isinstance(method, str):
         return method.rpartition(":")[2]
+    method = getattr(method, "compute", method)
     return str(getattr(method, "name", None) or getattr(method, "__name__", type(method).__name__))

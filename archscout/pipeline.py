@@ -35,13 +35,12 @@ from archscout.execute import executor
 from archscout.fit import fit, recipe_for
 from archscout.naming import find, word
 from archscout.plan import Plan, Rates, most_epochs, plan_budget, plan_counts
-from archscout.probe import as_proxy
 from archscout.progress import progress
 from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
-from archscout.proxies import DEFAULT, PROXIES
+from archscout.proxies import DEFAULT
 from archscout.result import Result
 from archscout.run import Run
-from archscout.scoring import Scorer, to_images
+from archscout.scoring import Scorer, as_images, methods_of
 from archscout.selection import SELECTORS
 from archscout.space import Arch, SearchSpace, portable
 from archscout.spaces import SPACES
@@ -61,6 +60,7 @@ class Methods:
     space: Any
     strategy: Any
     proxies: Mapping[str, Any]
+    given: tuple[Any, ...]
     select: Any
 
 
@@ -130,9 +130,7 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     proxies = settings.get("proxies") or DEFAULT
     if isinstance(proxies, str):
         proxies = [part.strip() for part in proxies.split(",") if part.strip()]
-    found = {word(p): as_proxy(find("proxy", p, PROXIES)) for p in proxies}
-    if len(found) < len(tuple(proxies)):
-        raise UserError(f"two proxies go by the same name in {[word(p) for p in proxies]}; rename one")
+    found = methods_of(tuple(proxies))
     space = settings.get("space") or "mobilenet"
     strategy = settings.get("strategy") or "evolution"
     select = settings.get("select") or "full"
@@ -141,10 +139,11 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
         space=find("space", space, SPACES),
         strategy=find("strategy", strategy, STRATEGIES),
         proxies=found,
+        given=tuple(proxies),
         select=select if select == "full" else find("selector", select, SELECTORS),
     )
     text = {
-        **{k: v for k, v in settings.items()},
+        **settings,
         "data": str(data) if isinstance(data, str | Path) else f"object:{type(data).__name__}",
         "space": address(space),
         "strategy": address(strategy),
@@ -252,7 +251,7 @@ def split_table(data: Data) -> str:
 
 
 def metric_of(config: Config, data: Data) -> str:
-    """The metric that decides: as configured, or balanced accuracy once the largest class is over twice the smallest."""
+    """The metric that decides: as configured, or balanced accuracy if the largest class is over twice the smallest."""
     if config.metric != "auto":
         return config.metric
     counts = np.bincount(data.part("train").labels, minlength=len(data.classes))
@@ -349,9 +348,7 @@ def choose_network(
 
     shared = data.share(run.folder / "cache") if config.workers != 0 and config.workers != "ray" else data
     recipe = recipe_of(config, data, metric)
-    scorer = Scorer(
-        space, batches=scoring_batches(data, config.seed), proxies=tuple(methods.proxies.items()), seed=config.seed
-    )
+    scorer = Scorer(space, batches=scoring_batches(data, config.seed), proxies=methods.given, seed=config.seed)
     rival = portable(plain, (data.shape, len(data.classes)))
     trainer = Trainer((space, rival), shared, recipe, metric, methods.select, config.threads, config.device)
     workers = config.workers if config.device == "cpu" else 0
@@ -371,6 +368,7 @@ def choose_network(
                 plan,
                 pool,
                 seed=config.seed,
+                parallel=max(1, workers) if isinstance(workers, int) else 2,
                 on_progress=lambda n, best: bar.advance(n, best=best),
                 out_of_time=lambda: clock.late(0.6),
             )
@@ -511,8 +509,8 @@ def shortlist(
     if not entrants:
         best = min((run.recall(f"latency/{space.name}/{t['arch']}") or {"median": np.inf})["median"] for t in ranked)
         raise UserError(
-            f"the best {min(len(ranked), 4 * plan.finalists + 16)} candidates all measure above the latency limit of "
-            f"{format_cost('latency', config.limits['latency'])} (nearest {format_cost('latency', best)}); raise the limit"
+            f"the best {min(len(ranked), 4 * plan.finalists + 16)} candidates all measure above the limit "
+            f"latency={format_cost('latency', config.limits['latency'])} (nearest {format_cost('latency', best)}); raise it"
         )
     big = largest_within(costing, [space.parse(t["arch"]) for t in ranked], config.seed)
     if big is not None and admitted(costing, big):
@@ -534,7 +532,7 @@ def shortlist(
 
 
 def score_controls(run: Run, space: SearchSpace, entrants: Sequence[Entrant], pool: Any) -> None:
-    """The scores of controls that no strategy proposed, so that the report's correlations have them; they decide nothing."""
+    """The scores of controls that no strategy proposed, for the correlations in the report; they decide nothing."""
     missing = [
         e
         for e in entrants
@@ -549,7 +547,7 @@ def scoring_batches(data: Data, seed: int) -> list[tuple[torch.Tensor, torch.Ten
     part, batches = data.part("train"), []
     for number in (0, 1):
         _, images, labels = part.balanced_batch(min(64, len(part)), seed * 2 + number)
-        batches.append((to_images(images, data.mean, data.std), labels))
+        batches.append((as_images(images, data.mean, data.std), labels))
     return batches
 
 
@@ -564,7 +562,7 @@ def recipe_of(config: Config, data: Data, metric: str) -> Any:
 def train_winner(
     run: Run, config: Config, data: Data, metric: str, entrant: Entrant, plan: Plan | None, clock: Clock
 ) -> None:
-    """Full training on train and validation images, then export, measurement and the audit, which opens the test part."""
+    """Full training on train and validation images, export, measurement, and the audit, which opens the test part."""
     space = entrant.space
     about = {
         "space": space.name,
@@ -630,7 +628,7 @@ def fully_train(
         assert plan is not None
         epochs = plan.epochs
     else:
-        assert config.budget is not None
+        budget = config.budget or 0.0
         rate = run.once(
             "training-rate",
             lambda: {
@@ -641,13 +639,13 @@ def fully_train(
                     batch=recipe.batch_size,
                     threads=config.train_threads,
                     device=config.device,
-                    seconds=min(max(0.01 * config.budget, 1.0), 5.0),
+                    seconds=min(max(0.01 * budget, 1.0), 5.0),
                 ),
                 "spent": clock.spent(),
             },
         )
         per_epoch = len(part) * rate["ms"] / 1000.0
-        left = 0.97 * config.budget - rate["spent"] - audit_seconds(len(data.labels), rate["ms"], config.budget)
+        left = 0.97 * budget - rate["spent"] - audit_seconds(len(data.labels), rate["ms"], budget)
         epochs = float(min(max(left / per_epoch, 2 * recipe.batch_size / len(part)), most_epochs(len(part))))
         if plan is None or abs(epochs - plan.epochs) > 0.02 * plan.epochs:
             before = "unplanned" if plan is None else f"{plan.epochs:.3g}"
@@ -770,5 +768,5 @@ def versions() -> dict[str, Any]:
 
 
 def demo(*, out: str | Path | None = None, seed: int = 0) -> Result:
-    """The main job on scikit-learn's 1,797 handwritten digits under a limit on parameters; about two minutes on two cores."""
+    """The main job on scikit-learn's 1,797 handwritten digits with at most 60,000 parameters; about two minutes."""
     return search("digits", out=out, seed=seed, space="mobilenet", limits={"params": 60_000}, budget=110.0)

@@ -168,7 +168,9 @@ def propose_and_score(
                 {"arch": space.format(arch), "costs": costing(arch), **answer, "seconds": outcome.seconds},
             )
             on_progress(1, space.format(arch))
-        run.once(f"generation/{asked - len(generation)}", lambda n=asked: n)
+        key = f"generation/{asked - len(generation)}"
+        if key not in run:
+            run.record(key, asked)
         fresh_scored = sum("scores" in trials[arch] for arch in fresh)
         scored += fresh_scored
         idle = 0 if fresh_scored else idle + 1

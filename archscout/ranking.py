@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from archscout.errors import UserError
-from archscout.naming import find, word
+from archscout.naming import find
 
 if TYPE_CHECKING:
     import pandas
@@ -49,16 +49,16 @@ def rank(
     from archscout.config import cores
     from archscout.data import load
     from archscout.execute import executor
-    from archscout.probe import as_proxy
     from archscout.progress import progress
     from archscout.proxies import DEFAULT, PROXIES
-    from archscout.scoring import Scorer, to_images
+    from archscout.scoring import Scorer, as_images, methods_of
     from archscout.space import SearchSpace, portable
     from archscout.spaces import SPACES
 
     if isinstance(proxies, str):
         proxies = list(PROXIES) if proxies == "all" else [p.strip() for p in proxies.split(",") if p.strip()]
-    named = {word(p): as_proxy(find("proxy", p, PROXIES)) for p in (proxies or DEFAULT)}
+    given = tuple(proxies or DEFAULT)
+    named = methods_of(given)
     if batch_size < 2:
         raise UserError(f"a batch of {batch_size} is too small; --batch-size takes 2 or more")
     factory = find("space", space, SPACES)
@@ -67,7 +67,7 @@ def rank(
         input_shape, classes = images.shape, len(images.classes)
         part = images.part("train")
         drawn = [part.balanced_batch(min(batch_size, len(part)), 2 * seed + i) for i in (0, 1)]
-        batches = [(to_images(x, images.mean, images.std), y) for _, x, y in drawn]
+        batches = [(as_images(x, images.mean, images.std), y) for _, x, y in drawn]
     else:
         noise = torch.Generator().manual_seed(seed)
         batches = [
@@ -109,7 +109,7 @@ def rank(
 
         flush_known()
         if fresh:
-            scorer = Scorer(ready, batches=batches, proxies=tuple(named.items()), seed=seed)
+            scorer = Scorer(ready, batches=batches, proxies=given, seed=seed)
             count = cores() if workers is None else int(workers) if str(workers).isdigit() else workers
             with (
                 executor(count if device == "cpu" else 0, scorer, threads=1) as pool,

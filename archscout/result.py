@@ -102,7 +102,7 @@ class Result:
         return model.eval()
 
     def export_onnx(self, path: str | Path) -> Path:
-        """Write the trained network as one ONNX file with normalisation inside; checked against torch. Takes seconds."""
+        """Write the trained network as one ONNX file, normalisation inside; checked against torch. Takes seconds."""
         from archscout.deploy import export_onnx
 
         about = json.loads((self.folder / "architecture.json").read_text(encoding="utf-8"))

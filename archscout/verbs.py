@@ -18,7 +18,7 @@ def report(run: str | Path, out: str | Path | None = None) -> Path:
 
 
 def export(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write the winner of a finished run as one ONNX file, checked against torch, and return its path. Takes seconds."""
+    """Write the winner of a finished run as one ONNX file, checked against torch; its path. Takes seconds."""
     from archscout.result import Result
 
     result = Result(run)

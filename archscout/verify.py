@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,8 +55,8 @@ def initialise(space: SearchSpace, arch: Arch, seed: int) -> torch.nn.Module:
 class Trainer:
     """The work of one verification round, for a worker: continue (or start) an entrant and evaluate it.
 
-    Called with an item {space: int, arch, epochs, seed, round, state: bytes | None}; answers {validation, metrics, loss,
-    history, seconds, state: bytes}. Weights travel as safetensors bytes, so workers need no common file system.
+    Called with an item {space: int, arch, epochs, seconds, seed, round, state: bytes | None}; answers {validation,
+    accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights travel as safetensors bytes, so workers need no common file system.
     """
 
     spaces: tuple[SearchSpace, ...]
@@ -88,6 +89,7 @@ class Trainer:
                 selector=selector,
                 threads=self.threads,
                 device=self.device,
+                allow=within_seconds(item["seconds"]),
             )
         except Diverged as error:
             return {"failure": str(error)}
@@ -121,6 +123,25 @@ def largest_within(costing: Costing, start: Sequence[Arch], seed: int, tries: in
     return best
 
 
+def within_seconds(seconds: float | None) -> Callable[[float], float | None]:
+    """The `allow` of a verification training: shortens it once it would take 1.3 times its planned seconds."""
+    begun: list[tuple[float, float]] = []
+    shorter: list[float] = []
+
+    def allow(done: float) -> float | None:
+        now = time.monotonic()
+        if not begun:
+            begun.append((done, now))
+        first, start = begun[0]
+        if seconds is None or shorter or now - start < 0.3 * seconds or done <= first:
+            return None
+        affordable = first + 1.1 * seconds * (done - first) / (now - start)
+        shorter.append(max(affordable, done))
+        return shorter[0]
+
+    return allow
+
+
 def epochs_for(entrant: Entrant, epochs: float, plan: Plan) -> float:
     """The epochs an entrant trains in a round: equal time under a budget, equal epochs in a run given by counts.
 
@@ -139,10 +160,14 @@ def verify(
     pool: Any,
     *,
     seed: int,
+    parallel: int = 1,
     on_progress: Callable[[int, str], None] = lambda n, best: None,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
     """Successive halving over finalists; controls train through every round beside them.
+
+    Under a budget a training that would take 1.3 times its share of the round is shortened; `parallel` is how many run
+    at once.
 
     Each (entrant, round) is one event and is recalled on resume; weights between rounds lie in `checkpoints/`. Returns
     one record an entrant: key, role, costs, `rounds` (epochs, validation, seconds, history), `validation` of its last
@@ -163,6 +188,7 @@ def verify(
             run.once(f"verify-stop/{number}", lambda: True)
             break
         jobs = []
+        job_seconds = plan.seconds["verify"] / len(plan.rounds) * parallel / len(alive) if plan.seconds else None
         for entrant in alive:
             name = f"verify/{number}/{entrant.key}"
             stored = run.folder / "checkpoints" / f"{checkpoint_name(entrant, number)}"
@@ -170,12 +196,13 @@ def verify(
                 continue
             before = run.folder / "checkpoints" / checkpoint_name(entrant, number - 1)
             jobs.append(
-                (entrant, name, stored, {
+                (name, stored, {
                     "space": spaces.index(entrant.space), "arch": entrant.arch, "seed": seed, "round": number,
-                    "epochs": epochs_for(entrant, epochs, plan), "state": before.read_bytes() if number else None,
+                    "epochs": epochs_for(entrant, epochs, plan), "seconds": job_seconds,
+                    "state": before.read_bytes() if number else None,
                 })
             )  # fmt: skip
-        for (entrant, name, stored, _), outcome in zip(jobs, pool.map([job[3] for job in jobs]), strict=True):
+        for (name, stored, _), outcome in zip(jobs, pool.map([job for *_, job in jobs]), strict=True):
             answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
             state = answer.pop("state", None)
             if state is not None:

@@ -84,10 +84,10 @@ def narrate(quiet: bool) -> None:
     log = logging.getLogger("archscout")
     log.setLevel(logging.INFO)
     if not any(getattr(h, "archscout_console", False) for h in log.handlers):
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        handler.archscout_console = True  # type: ignore[attr-defined]
-        log.addHandler(handler)
+        console = logging.StreamHandler()
+        console.setFormatter(logging.Formatter("%(message)s"))
+        console.archscout_console = True  # type: ignore[attr-defined]
+        log.addHandler(console)
     for handler in log.handlers:
         if getattr(handler, "archscout_console", False):
             handler.setLevel(logging.WARNING if quiet else logging.INFO)

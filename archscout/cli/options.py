@@ -76,8 +76,8 @@ def conclude(result: Any, as_json: bool) -> None:
         )
     if latency := found["latency"]:
         print(
-            f"latency   {latency['median']:.2f} ms ({latency['low']:.2f} to {latency['high']:.2f}; {latency['device']}, "
-            f"{latency['runtime']}, {latency['threads']} thread, batch 1)"
+            f"latency   {latency['median']:.2f} ms ({latency['low']:.2f} to {latency['high']:.2f}; "
+            f"{latency['device']}, {latency['runtime']}, {latency['threads']} thread, batch 1)"
         )
     size = f"{found['params'] / 1000:.1f} k params" if found["params"] else ""
     if found["memory_bytes"]:
