@@ -11,6 +11,8 @@ Every text in the facts is taken as untrusted. HTML is escaped by Jinja's autoes
 Content-Security-Policy runs only its own two scripts, by their hashes, and allows no request to anywhere.
 """
 
+# ruff: noqa: RUF001 (typographic minus, dash and times are meant)
+
 from __future__ import annotations
 
 import base64
@@ -21,6 +23,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -126,13 +129,17 @@ class Layer(TypedDict, total=False):
 
 
 class Network(TypedDict, total=False):
-    """The picture of the winner: a cell (nodes: a count or names; edges: from, to, operation), stages, or layers."""
+    """The picture of the winner: a cell (nodes: a count or names; edges: from, to, operation), stages, or layers.
+
+    `resolution`: side in pixels that the image is resized to before the first stage, if it is.
+    """
 
     kind: Literal["cell", "stages", "layers"]
     nodes: int | Sequence[str]
     edges: Sequence[tuple[int, int, str]]
     stages: Sequence[Stage]
     layers: Sequence[Layer]
+    resolution: int
 
 
 class Candidate(TypedDict, total=False):
@@ -171,7 +178,7 @@ class Entrant(TypedDict, total=False):
 
 
 class Correlation(TypedDict, total=False):
-    """Rank correlation of a proxy with the metric over entrants, positive where a better score goes with a better metric.
+    """Rank correlation of a proxy with the metric over entrants; positive: better scores go with a better metric.
 
     `low`, `high`: 95 % interval of `spearman`, worked out by `rank_interval` if missing.
     """
@@ -271,7 +278,7 @@ class Usage(TypedDict, total=False):
 
 
 class Facts(TypedDict, total=False):
-    """Everything the page can show. `folder` is the run folder, `config` its TOML text, `versions` package -> version."""
+    """Everything the page can show. `folder`: of the run; `config`: its TOML text; `versions`: package -> version."""
 
     title: str
     version: str
@@ -314,37 +321,47 @@ def write_report(facts: Facts | Mapping[str, Any], path: str | Path) -> Path:
 
 def render(facts: Facts | Mapping[str, Any]) -> str:
     """The HTML text of a run's page; `write_report` is the same into a file."""
-    from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(
-        loader=PackageLoader("archscout", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        quantity=quantity, percent=percent, digits=digits, duration=duration, size=_bytes, role=_role, plain=_plain
-    )
+    environment = _environment()
 
     def read(name: str) -> str:
-        assert environment.loader is not None
         return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n")
 
     scripts = [get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n"), read("report.js")]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     view = _view(facts)
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
     return environment.get_template("report.html").render(
         view,
         css=Markup(read("report.css")),
         scripts=[Markup(script) for script in scripts],
         figures=Markup(embed(view["figures"])),
-        policy="default-src 'none'; "
-        + "script-src "
-        + " ".join(f"'sha256-{value}'" for value in hashes)
-        + "; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'",
     )
+
+
+@cache
+def _environment() -> Any:
+    """The templates; kept, since compiling them takes longer than a page."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("archscout", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        quantity=quantity,
+        percent=percent,
+        digits=digits,
+        duration=duration,
+        count=count,
+        size=_bytes,
+        role=_role,
+        plain=_plain,
+    )
+    return environment
 
 
 def embed(value: Any) -> str:
@@ -407,7 +424,7 @@ def digits(value: Any, count: int = 3) -> str:
         return "–"
     if value == 0:
         return "0"
-    size = math.floor(math.log10(abs(value)))
+    size = int(f"{value:.{count - 1}e}".partition("e")[2])
     if size < -4 or size >= 9:
         return f"{value:.{count - 1}e}".replace("-", "−")
     return f"{value:,.{max(0, count - 1 - size)}f}".replace("-", "−")
@@ -415,7 +432,7 @@ def digits(value: Any, count: int = 3) -> str:
 
 def percent(value: Any, decimals: int = 1) -> str:
     """A share 0..1 in percent, or a dash."""
-    return f"{100 * value:.{decimals}f} %".replace("-", "−") if _number(value) else "–"
+    return f"{100 * value:.{decimals}f}\u00a0%".replace("-", "−") if _number(value) else "–"
 
 
 def duration(seconds: Any) -> str:
@@ -434,7 +451,7 @@ def quantity(value: Any, name: str) -> str:
     if not _number(value):
         return "–"
     if name == "latency":
-        return f"{digits(value)} ms"
+        return f"{digits(value)}\u00a0ms"
     if name == "memory":
         return _bytes(value)
     if name in ("params", "macs", "flops"):
@@ -444,6 +461,13 @@ def quantity(value: Any, name: str) -> str:
     return digits(value, 4)
 
 
+def count(value: Any) -> str:
+    """A count as people write it, 12,345, or a dash; what is not whole keeps up to four digits."""
+    if not _number(value):
+        return "–"
+    return f"{int(value):,}" if value == int(value) else f"{value:.4g}"
+
+
 def _bytes(value: Any) -> str:
     return _scaled(value, "B") if _number(value) else "–"
 
@@ -451,8 +475,8 @@ def _bytes(value: Any) -> str:
 def _scaled(value: float, unit: str) -> str:
     for prefix, step in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= 0.9995 * step:
-            return f"{digits(value / step)} {prefix}{unit}"
-    return f"{digits(value)} {unit}".strip()
+            return f"{digits(value / step)}\u00a0{prefix}{unit}"
+    return f"{digits(value)}\u00a0{unit}".strip()
 
 
 def _number(value: Any) -> bool:
@@ -483,8 +507,8 @@ def _plain(value: Any) -> str:
     """A setting as text: a bool as yes or no, a number unchanged, anything else as it prints."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
+    if _number(value):
+        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_plain, value))
     if isinstance(value, Mapping):
@@ -607,7 +631,7 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any] | None:
         "Memory",
         _bytes(summary.get("memory_bytes")),
         "weights and live activations, one image",
-        f"measured peak of the process {_bytes(peak)}" if _number(peak) else "",
+        f"measured peak {_bytes(peak)}" if _number(peak) else "",
     )
     tile("Parameters", quantity(summary.get("params"), "params"), "trainable numbers")
     tile("Multiply-adds", quantity(summary.get("macs"), "macs"), "for one image")
@@ -656,9 +680,11 @@ def _verdict(summary: Mapping[str, Any], word: str) -> str:
 def _network(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
     network = facts.get("network") or {}
     kind = network.get("kind")
-    if kind == "cell" and network.get("edges"):
-        return {"cell": cell_picture(network["nodes"], network["edges"])}
+    if kind == "cell" and network.get("nodes"):
+        return {"cell": cell_picture(network["nodes"], network.get("edges") or ())}
     shape = (facts.get("data") or {}).get("shape")
+    if shape and network.get("resolution"):
+        shape = (shape[0], network["resolution"], network["resolution"])
     if kind == "stages" and network.get("stages"):
         return {"stages": stage_picture(network["stages"], shape)}
     if kind == "layers" and network.get("layers"):
@@ -677,12 +703,11 @@ def cell_picture(nodes: int | Sequence[str], edges: Iterable[Sequence[Any]]) -> 
     words = list(dict.fromkeys(op for _, _, op in edges))
     shown = {op: op if len(op) <= 22 else op[:21] + "…" for op in words}
     wide = {op: 7.0 * len(shown[op]) + 14 for op in words}
-    colour = {}
+    colour: dict[str, str | None] = {}
     for op in words:
         idle = op.lower() in ("none", "zero", "zeroize")
         colour[op] = None if idle else PALETTE[sum(c is not None for c in colour.values()) % len(PALETTE)]
-    gap = max([108.0, *(wide[op] + 56 for op in words)])
-    lanes: dict[int, list[tuple[int, int, float]]] = {1: [], -1: []}  # +1 above the row, -1 below: spans by lane
+    lanes: dict[int, list[tuple[int, int, int]]] = {1: [], -1: []}  # +1 above the row, -1 below: spans by lane
     arcs = []
     straight: set[tuple[int, int]] = set()
     for a, b, op in sorted(edges, key=lambda edge: (abs(edge[1] - edge[0]), edge[0])):
@@ -693,23 +718,26 @@ def cell_picture(nodes: int | Sequence[str], edges: Iterable[Sequence[Any]]) -> 
             continue
 
         def lane_of(side: int, left: int = left, right: int = right) -> int:
-            return 1 + max([lane for low, high, lane in lanes[side] if low < right and left < high], default=0)
+            return 1 + max((lane for low, high, lane in lanes[side] if low < right and left < high), default=0)
 
         side = 1 if lane_of(1) <= lane_of(-1) else -1
         lane = lane_of(side)
         lanes[side].append((left, right, lane))
         arcs.append((a, b, op, side * lane))
     step, pad, radius = 46, 34, 17
+    cut = [name if len(name) <= 14 else name[:13] + "…" for name in names]
+    half = [max(radius, 3.7 * len(name) + 8) for name in cut]
     above = max([0, *(arc[3] for arc in arcs)])
     below = max([0, *(-arc[3] for arc in arcs)])
     middle = pad + above * step
-    at = [pad + 26 + gap * i for i in range(len(names))]
+    gap = max([108.0, *(wide[op] + 50 + 2 * max(half) for op in words)])
+    at = [pad + max(half) + gap * i for i in range(len(names))]
     drawn = []
     for a, b, op, lane in arcs:
         x1, x2 = at[a], at[b]
         way = 1 if x2 > x1 else -1
         if lane == 0:
-            start, end, y = x1 + way * radius, x2 - way * (radius + 7), middle
+            start, end, y = x1 + way * half[a], x2 - way * (half[b] + 7), middle
             line = f"M{start:.1f} {middle} L{end:.1f} {middle}"
         else:
             sign = 1 if lane > 0 else -1
@@ -733,10 +761,13 @@ def cell_picture(nodes: int | Sequence[str], edges: Iterable[Sequence[Any]]) -> 
             }
         )
     return {
-        "width": round(at[-1] + pad + 26),
+        "width": round(at[-1] + max(half) + pad),
         "height": middle + below * step + pad,
         "radius": radius,
-        "nodes": [{"x": x, "y": middle, "name": name[:4], "full": name} for x, name in zip(at, names, strict=True)],
+        "nodes": [
+            {"x": x, "y": middle, "half": side, "name": short, "full": name}
+            for x, side, short, name in zip(at, half, cut, names, strict=True)
+        ],
         "edges": drawn,
         "rows": [(names[a], names[b], op) for a, b, op in edges],
     }
@@ -751,6 +782,7 @@ def stage_picture(stages: Sequence[Mapping[str, Any]], shape: Sequence[int] | No
     rows = []
     for i, stage in enumerate(stages):
         output = stage.get("output")
+        here: float | None
         if output:
             here = float(output[1]) if len(output) > 1 else 1.0
             channels = float(output[0])
@@ -761,7 +793,8 @@ def stage_picture(stages: Sequence[Mapping[str, Any]], shape: Sequence[int] | No
         rows.append((str(stage.get("name") or f"stage {i + 1}"), int(stage.get("blocks") or 1), channels, here, stage))
     widest = max(row[2] for row in rows)
     tallest = max([row[3] for row in rows if row[3]], default=1.0) if not shape else float(shape[1])
-    x, top, tall, parts = 24.0, 20, 150, []
+    x, top, tall = 24.0, 20, 150
+    parts: list[dict[str, Any]] = []
 
     def box(name: str, blocks: int, channels: float, here: float | None, lines: list[str], hint: str, i: int) -> None:
         nonlocal x
@@ -805,7 +838,9 @@ def stage_picture(stages: Sequence[Mapping[str, Any]], shape: Sequence[int] | No
         "baseline": top + tall,
         "centre": top + tall / 2,
         "parts": parts,
-        "rows": [(name, blocks, channels, here, str(stage.get("text") or "")) for name, blocks, channels, here, stage in rows],
+        "rows": [
+            (name, blocks, channels, here, str(stage.get("text") or "")) for name, blocks, channels, here, stage in rows
+        ],
     }
 
 
@@ -861,6 +896,8 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         return "Left out: the candidates have no costs."
     summary = facts.get("summary") or {}
     winner = summary.get("winner")
+    if summary.get("winner_role") == "baseline":  # of another space, where the same text may name another network
+        winner = None
     rank = np.array([c["rank"] for c in ranked], float)
     costs = {
         axis: np.array([v if _number(v := (c.get("costs") or {}).get(axis)) else np.nan for c in ranked], float)
@@ -943,7 +980,6 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         views[axis] = {
             "xaxis": _cost_axis(axis, shown[np.isfinite(shown)], limits.get(axis)),
             "shapes": _limit_shapes(axis, limits.get(axis)),
-            "annotations": _limit_notes(axis, limits.get(axis)),
             "x": [
                 [_short(costs[axis][i]) for i in fronts[axis]]
                 if one is line
@@ -958,22 +994,20 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         "data": traces,
         "layout": {
             "height": 500,
-            "margin": {"l": 64, "r": 20, "t": 34, "b": 96},
+            "margin": {"l": 64, "r": 20, "t": 62, "b": 56},
             "hovermode": "closest",
-            "legend": {"orientation": "h", "y": -0.2, "x": 0},
+            "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
             "xaxis": views[axes[0]]["xaxis"],
             "yaxis": {
                 "title": {"text": "rank in the pool (best on top)"},
-                "type": "log" if span else "linear",
-                "range": _rank_range(top, span),
                 "automargin": True,
+                **_rank_axis(top, span),
             },
             "shapes": views[axes[0]]["shapes"],
-            "annotations": views[axes[0]]["annotations"],
         },
         "views": views,
         "line": traces.index(line),
-        "ranges": {"log": _rank_range(top, True), "linear": _rank_range(top, False)},
+        "scales": {"log": _rank_axis(top, True), "linear": _rank_axis(top, False)},
     }
     members = sorted({int(i) for i in fronts[axes[0]]} | marked, key=lambda i: rank[i])
     return {
@@ -988,7 +1022,7 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         "on_front": len(fronts[axes[0]]),
         "winner_drawn": any(name == "winner" for _, name, _ in groups),
         "winner_role": summary.get("winner_role"),
-        "winner": winner,
+        "winner": summary.get("winner"),
         "rows": [
             {
                 "arch": ranked[i].get("arch"),
@@ -1004,12 +1038,15 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
     }
 
 
-def _rank_range(top: float, log: bool) -> list[float]:
+def _rank_axis(top: float, log: bool) -> dict[str, Any]:
     """The axis of ranks 1..top, best on top, with room for the markers at both ends."""
     if log:
         pad = max(0.08, 0.04 * math.log10(max(top, 2)))
-        return [math.log10(max(top, 2)) + pad, -pad]
-    return [top + max(0.6, 0.05 * top), 1 - max(0.6, 0.05 * top)]
+        ticks = [step * 10**power for power in range(10) for step in (1, 2, 5) if step * 10**power <= top]
+        ends = [math.log10(max(top, 2)) + pad, -pad]
+        return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [f"{tick:,}" for tick in ticks]}
+    pad = max(0.6, 0.05 * top)
+    return {"type": "linear", "range": [top + pad, 1 - pad], "tickvals": None, "ticktext": None}
 
 
 def _cost_axis(axis: str, values: np.ndarray, limit: Any) -> dict[str, Any]:
@@ -1040,19 +1077,26 @@ def _cost_axis(axis: str, values: np.ndarray, limit: Any) -> dict[str, Any]:
 def _limit_shapes(axis: str, limit: Any) -> list[dict[str, Any]]:
     if not _number(limit):
         return []
-    line = {"color": RED, "width": 1.5, "dash": "dash"}
-    return [{"type": "line", "x0": limit, "x1": limit, "yref": "paper", "y0": 0, "y1": 1, "line": line}]
-
-
-def _limit_notes(axis: str, limit: Any) -> list[dict[str, Any]]:
-    if not _number(limit):
-        return []
-    text = f"limit: {axis} {quantity(limit, axis)}"
-    place = {"xref": "paper", "x": 1, "xanchor": "right", "yref": "paper", "y": 1, "yanchor": "bottom"}
-    return [{"text": _label(text), "showarrow": False, "font": {"color": RED, "size": 13}, **place}]
+    line = {"color": RED, "width": 2, "dash": "dash"}
+    ends = {"x0": limit, "x1": limit, "yref": "paper", "y0": 0, "y1": 1}
+    return [
+        {"type": "line", "showlegend": True, "name": _label(f"limit {quantity(limit, axis)}"), "line": line, **ends}
+    ]
 
 
 # Verification and proxies
+
+
+def _winner(facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The entrant that won: the one that says so, or else the one with the summary's role and architecture."""
+    entrants, summary = facts.get("entrants") or (), facts.get("summary") or {}
+    for entrant in entrants:
+        if entrant.get("winner"):
+            return entrant
+    for entrant in entrants:
+        if entrant.get("arch") == summary.get("winner") and entrant.get("role") == summary.get("winner_role"):
+            return entrant
+    return None
 
 
 def _best_round(entrant: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -1063,10 +1107,7 @@ def _verification(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] 
     entrants = list(facts.get("entrants") or ())
     if not entrants:
         return "Left out: no network has been verified."
-    summary = facts.get("summary") or {}
-    winner = next((e for e in entrants if e.get("winner")), None)
-    if winner is None:
-        winner = next((e for e in entrants if e.get("arch") == summary.get("winner")), None)
+    winner = _winner(facts)
 
     def standing(entrant: Mapping[str, Any]) -> tuple[bool, int, float]:
         rounds = _best_round(entrant)
@@ -1074,7 +1115,8 @@ def _verification(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] 
 
     entrants.sort(key=standing)
     depth = max(len(e.get("rounds") or ()) for e in entrants)
-    traces, seen = [], set()
+    traces: list[dict[str, Any]] = []
+    seen: set[str] = set()
     for entrant in reversed(entrants):
         rounds = _best_round(entrant)
         if not rounds:
@@ -1092,25 +1134,30 @@ def _verification(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] 
                 "showlegend": name not in seen,
                 "x": [entry.get("epochs", k + 1) for k, entry in enumerate(rounds)],
                 "y": [100 * entry["validation"] for entry in rounds],
-                "line": {"color": colour, "width": 3 if best else 1.5, "dash": "solid" if role == "finalist" else "dot"},
+                "line": {
+                    "color": colour,
+                    "width": 3 if best else 1.5,
+                    "dash": "solid" if role == "finalist" else "dot",
+                },
                 "marker": {"color": colour, "size": 15 if best else 8, "symbol": symbol},
                 "text": [_wrapped(str(entrant.get("arch", "")))] * len(rounds),
-                "hovertemplate": "<b>%{text}</b><br>%{x} epochs: %{y:.1f} %<extra>%{fullData.name}</extra>",
+                "hovertemplate": "<b>%{text}</b><br>%{x:.3~g} epochs: %{y:.1f} %<extra>%{fullData.name}</extra>",
             }
         )
         seen.add(name)
     if traces:
-        rounds = sorted({float(x) for trace in traces for x in trace["x"]})
+        ticks = sorted({float(x) for trace in traces for x in trace["x"]})
         figures["verification"] = {
             "data": traces,
             "layout": {
                 "height": 380,
-                "margin": {"l": 64, "r": 20, "t": 16, "b": 96},
+                "margin": {"l": 64, "r": 20, "t": 40, "b": 56},
                 "hovermode": "closest",
-                "legend": {"orientation": "h", "y": -0.26, "x": 0, "traceorder": "reversed"},
+                "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0, "traceorder": "reversed"},
                 "xaxis": {
                     "title": {"text": "epochs trained"},
-                    "tickvals": rounds if len(rounds) <= 8 else None,
+                    "tickvals": ticks if len(ticks) <= 8 else None,
+                    "tickformat": ".3~g",
                     "automargin": True,
                 },
                 "yaxis": {"title": {"text": "validation, %"}, "automargin": True},
@@ -1139,11 +1186,11 @@ def _verification(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] 
     for k in range(depth):
         epochs = {e["rounds"][k].get("epochs") for e in entrants if len(e.get("rounds") or ()) > k}
         known = {value for value in epochs if _number(value)}
-        heads.append(f"round {k + 1}" + (f" ({known.pop():g} epochs)" if len(known) == 1 else ""))
+        heads.append((f"round {k + 1}", f"{count(known.pop())} epochs" if len(known) == 1 else ""))
     return {
         "figure": "verification" if traces else "",
         "rows": rows,
-        "costs": ["predicted latency" if name == "latency" else name for name in names],
+        "costs": names,
         "heads": heads,
         "measured": any(_number(e.get("measured_latency")) for e in entrants),
     }
@@ -1155,13 +1202,13 @@ def _proxies(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str
     names = list(dict.fromkeys([*given, *(name for e in points for name in (e.get("scores") or {}))]))
     if not names or not points:
         return "Left out: too few networks were verified to compare proxies with."
-    panels = []
+    panels: list[dict[str, Any]] = []
     for k, name in enumerate(names):
-        have = []
+        have: list[tuple[Mapping[str, Any], float]] = []
         for entrant in points:
             score = entrant.get("rank") if name == "rank" else (entrant.get("scores") or {}).get(name)
-            if _number(score):
-                have.append((entrant, score))
+            if score is not None and _number(score):
+                have.append((entrant, float(score)))
         found = dict(given.get(name) or {})
         n = int(found.get("n") or len(have))
         ends: Any = (found.get("low"), found.get("high"))
@@ -1170,7 +1217,7 @@ def _proxies(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str
         figure = ""
         if have:
             figure = f"proxy-{k}"
-            figures[figure] = _proxy_figure(name, have)
+            figures[figure] = _proxy_figure(name, have, _winner(facts))
         panels.append(
             {
                 "name": "rank (all proxies together)" if name == "rank" else name,
@@ -1199,11 +1246,14 @@ def _first_epochs(points: Sequence[Mapping[str, Any]]) -> float | None:
     return value if _number(value) else None
 
 
-def _proxy_figure(name: str, have: Sequence[tuple[Mapping[str, Any], float]]) -> dict[str, Any]:
+def _proxy_figure(name: str, have: Sequence[tuple[Mapping[str, Any], float]], winner: Any) -> dict[str, Any]:
+    def kind(entrant: Mapping[str, Any]) -> str:
+        return "winner" if entrant is winner else str(entrant.get("role"))
+
     traces = []
-    for role in dict.fromkeys(str(e.get("role")) for e, _ in have):
-        members = [(e, score) for e, score in have if str(e.get("role")) == role]
-        colour, symbol = ROLES.get(role, (SKY, "circle"))
+    for role in dict.fromkeys(kind(e) for e, _ in have):
+        members = [(e, score) for e, score in have if kind(e) == role]
+        colour, symbol = (RED, "star") if role == "winner" else ROLES.get(role, (SKY, "circle"))
         traces.append(
             {
                 "type": "scatter",
@@ -1212,7 +1262,7 @@ def _proxy_figure(name: str, have: Sequence[tuple[Mapping[str, Any], float]]) ->
                 "showlegend": False,
                 "x": [_short(score) for _, score in members],
                 "y": [100 * _best_round(e)[0]["validation"] for e, _ in members],
-                "marker": {"color": colour, "symbol": symbol, "size": 9},
+                "marker": {"color": colour, "symbol": symbol, "size": 14 if role == "winner" else 9},
                 "text": [_wrapped(str(e.get("arch", "")), 40) for e, _ in members],
                 "hovertemplate": "<b>%{text}</b><br>%{x:.4~g}: %{y:.1f} %<extra>%{fullData.name}</extra>",
             }
@@ -1268,7 +1318,7 @@ def _training(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | st
                         "y": [scale * y for _, y in rows],
                         "line": {"color": colour, "width": 2, "dash": dash},
                         "marker": {"color": colour, "size": 5},
-                        "hovertemplate": "epoch %{x}: %{y:.4~g}<extra>" + name + "</extra>",
+                        "hovertemplate": "epoch %{x:.3~g}: %{y:.4~g}<extra>" + name + "</extra>",
                     }
                 )
         if not traces:
@@ -1277,9 +1327,9 @@ def _training(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | st
             "data": traces,
             "layout": {
                 "height": 260,
-                "margin": {"l": 56, "r": 14, "t": 8, "b": 74 if len(traces) > 1 else 46},
+                "margin": {"l": 56, "r": 14, "t": 34 if len(traces) > 1 else 8, "b": 46},
                 "showlegend": len(traces) > 1,
-                "legend": {"orientation": "h", "y": -0.34, "x": 0},
+                "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
                 "xaxis": {"title": {"text": "epoch"}, "automargin": True, "nticks": 7},
                 "yaxis": {"nticks": 6, "automargin": True, "rangemode": "tozero" if key != "accuracy" else "normal"},
             },
@@ -1309,8 +1359,7 @@ def _audit(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         "confusion_figure": "",
         "pairs": [],
         "hidden": 0,
-        "worst": [],
-        "images": False,
+        "worst": {},
     }
     if per_class:
         shown["classes_figure"], shown["hidden"] = "classes", max(0, len(per_class) - 40)
@@ -1320,7 +1369,7 @@ def _audit(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         counts = np.asarray(confusion, float)
         if len(names) != len(counts):
             names = [str(k) for k in range(len(counts))]
-        shown["confusion_figure"], shown["side"] = "confusion", 150 + max(330, min(900, 34 * len(counts)))
+        shown["confusion_figure"], shown["side"] = "confusion", 170 + max(330, min(800, 34 * len(counts)))
         figures["confusion"] = _confusion_figure(counts, names)
         wrong = counts - np.diag(np.diag(counts))
         rows = np.maximum(counts.sum(1), 1)
@@ -1332,8 +1381,8 @@ def _audit(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
     for example in audit.get("worst") or ():
         picture = str(example.get("image") or "")
         safe = picture if re.fullmatch(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+=*", picture) else ""
-        shown["worst"].append({**example, "image": safe})
-        shown["images"] = shown["images"] or bool(safe)
+        here = "test" if example.get("part") in ("test", None) else "learned"
+        shown["worst"].setdefault(here, []).append({**example, "image": safe})
     return shown
 
 
@@ -1406,7 +1455,7 @@ def _confusion_figure(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any
     places = list(range(n))
     short = [_label(name, 16) for name in names]
     long = [_label(name, 60) for name in names]
-    font = 12 if n <= 30 else 10 if n <= 50 else 8
+    font = 12 if n <= 30 else 10 if n <= 50 else 7
     cells = [[round(float(v), 1) if v else None for v in row] for row in shares]
     heat: dict[str, Any] = {
         "type": "heatmap",
@@ -1423,6 +1472,7 @@ def _confusion_figure(counts: np.ndarray, names: Sequence[str]) -> dict[str, Any
         "hovertemplate": "true <b>%{customdata[0]}</b><br>predicted <b>%{customdata[1]}</b><br>"
         "%{customdata[2]} images, %{z:.1f} % of the class<extra></extra>",
         "colorbar": {"title": {"text": "% of class", "side": "right"}, "thickness": 12, "outlinewidth": 0},
+        "showscale": n <= 30,
     }
     if n > 30:
         del heat["customdata"]
@@ -1567,10 +1617,18 @@ def _snippets(folder: str, files: Sequence[str], data: Mapping[str, Any]) -> lis
         {"title": "On the command line", "code": f"archscout predict {_quote(folder)} photo1.png photo2.png"},
         {
             "title": "In Python",
-            "code": "from archscout.deploy import predict\n\n"
-            f"for prediction in predict({folder!r}, ['photo1.png', 'photo2.png']):\n    print(prediction)",
+            "code": "from archscout import predict\n\n"
+            f"for found in predict({folder!r}, ['photo1.png', 'photo2.png']):\n"
+            "    print(found.name, found.label, found.confidence)",
         },
     ]
+    if "weights.safetensors" in files:
+        found.append(
+            {
+                "title": "As a PyTorch network",
+                "code": f"from archscout import Result\n\nmodel = Result({folder!r}).model()  # in eval mode",
+            }
+        )
     if onnx:
         shape = tuple(data.get("shape") or (3, 32, 32))
         found.append(
@@ -1578,10 +1636,9 @@ def _snippets(folder: str, files: Sequence[str], data: Mapping[str, Any]) -> lis
                 "title": "With ONNX Runtime alone",
                 "code": "import numpy as np\nimport onnxruntime\n\n"
                 f"session = onnxruntime.InferenceSession({str(Path(folder) / onnx)!r})\n"
-                "wanted = session.get_inputs()[0]\n"
-                f"images = np.zeros((1, {', '.join(map(str, shape))}), np.float32)  # your images here\n"
-                "logits = session.run(None, {wanted.name: images})[0]\n"
-                "print(logits.argmax(1))",
+                f"images = np.zeros((1, {', '.join(map(str, shape))}), np.float32)  # your images, pixels 0..255\n"
+                "(probabilities,) = session.run(['probabilities'], {'image': images})\n"
+                "print(probabilities.argmax(1))",
             }
         )
     return found

@@ -14,10 +14,20 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --hide-scrollbars "
-    "--disable-dev-shm-usage --no-pings"
-).split()
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--no-pings",
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,8 @@ def binary() -> str:
     pytest.skip(f"no Chromium on this machine (looked for {', '.join(NAMES)})")
 
 
-def open_page(path: str | Path, *, timeout: float = 120) -> Page:
-    """Open a local file and return what became of it."""
+def open_page(path: str | Path, *, width: int = 1280, timeout: float = 120) -> Page:
+    """Open a local file in a window of that width (500 at least) and return what became of it."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "net.json"
         done = _chromium(
@@ -47,6 +57,7 @@ def open_page(path: str | Path, *, timeout: float = 120) -> Page:
             f"--user-data-dir={folder}/profile",
             "--host-resolver-rules=MAP * ~NOTFOUND",
             f"--log-net-log={log}",
+            f"--window-size={width},900",
             "--enable-logging=stderr",
             "--v=0",
             "--virtual-time-budget=8000",
@@ -60,8 +71,11 @@ def open_page(path: str | Path, *, timeout: float = 120) -> Page:
 def screenshot(path: str | Path, picture: str | Path, *, width: int, height: int, dark: bool = False) -> Path:
     """A PNG of a local file in a window of that size; for looking at a page by eye."""
     with tempfile.TemporaryDirectory() as folder:
+        frame = Path(folder) / "frame.html"  # a window has a smallest width, a frame has none
+        size = f'width="{width}" height="{height}"'
+        frame.write_text(f'<body style="margin:0"><iframe {size} frameborder=0 src="{Path(path).resolve().as_uri()}">')
         _chromium(
-            path,
+            frame if width < 600 else path,
             f"--user-data-dir={folder}/profile",
             f"--window-size={width},{height}",
             f"--screenshot={picture}",

@@ -11,7 +11,6 @@
     responsive: true, displaylogo: false, showSendToCloud: false,
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   };
-  const escape = (number) => String(number).replace(/[&<>]/g, (c) => `&#${c.charCodeAt(0)};`);
 
   // Colours written as "@name" stand for the page's own; only under keys that hold colours.
   function paint(value, colours, key = "") {
@@ -44,7 +43,10 @@
         ...layout[name],
       };
     }
-    return Plotly.react(div, paint(spec.data, colours), layout, settings);
+    const large = div.dataset.figure === "front"; // the only one with so many points that zooming helps
+    layout.dragmode = large ? "zoom" : false;
+    layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: colours.faint, activecolor: colours.ink };
+    return Plotly.react(div, paint(spec.data, colours), layout, { ...settings, displayModeBar: large && div.clientWidth > 600 });
   }
 
   // The hover texts of a large confusion matrix, built here to keep the file small.
@@ -72,9 +74,8 @@
       const view = spec.views[cost.value];
       spec.data.forEach((trace, k) => { trace.x = view.x[k]; });
       spec.data[spec.line].y = view.front;
-      Object.assign(spec.layout, { xaxis: view.xaxis, shapes: view.shapes, annotations: view.annotations });
-      spec.layout.yaxis.type = scale.value;
-      spec.layout.yaxis.range = spec.ranges[scale.value];
+      Object.assign(spec.layout, { xaxis: view.xaxis, shapes: view.shapes });
+      Object.assign(spec.layout.yaxis, spec.scales[scale.value]);
       draw(front);
     };
     cost.addEventListener("change", update);
