@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 from torch import nn
 
 from archscout.data import Data
 from archscout.fit import Evaluation, evaluate
 
 WORST = 30
-DRAWS = 2000
+Z = 1.959964  # 95 % of a normal distribution lie within
 
 
 def audit(
@@ -23,16 +24,14 @@ def audit(
     threads: int = 1,
     device: str = "cpu",
     batch_size: int = 256,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Evaluates a trained network on all images, by part, class and example; the result can be written as JSON.
 
     One forward pass an image. mean, std: per channel, 0..255; default those of the data. Gives
 
     parts:        train, validation, test -> {n, accuracy, accuracy_interval, balanced_accuracy,
-                  balanced_accuracy_interval, loss, calibration_error}. Intervals are 95 %: Wilson's for accuracy, the
-                  mean of the classes' Jeffreys posteriors for balanced accuracy; with groups, both are a bootstrap of
-                  whole groups, since images of one group are not independent.
+                  balanced_accuracy_interval, loss, calibration_error}. Intervals are 95 %, see wilson,
+                  mean_interval and, with groups, group_interval, since images of one group are not independent.
     interval:     "images" or "groups": what the intervals count as independent.
     classes:      one {name, recall, precision, n} per class, on the test part.
     confusion:    test images by class (row) and predicted class (column).
@@ -50,7 +49,7 @@ def audit(
     groups = None if data.groups is None else np.asarray(data.groups)
     return {
         "parts": {
-            name: _summary(one, None if groups is None else groups[indices[name]], seed) for name, one in found.items()
+            name: _summary(one, None if groups is None else groups[indices[name]]) for name, one in found.items()
         },
         "interval": "images" if groups is None else "groups",
         "classes": [{"name": name, **row} for name, row in zip(data.classes, found["test"].per_class, strict=True)],
@@ -60,44 +59,51 @@ def audit(
     }
 
 
-def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval of a share of `right` in `n` (Wilson 1927, J. Am. Stat. Assoc. 22): never outside [0, 1].
+def wilson(right: Any, n: Any, z: float = Z) -> tuple[Any, Any]:
+    """The 95 % interval of shares of `right` in `n`, numbers or arrays: never outside [0, 1], never a point.
 
-    (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with p = right/n.
+    (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n) with p = right/n (Wilson 1927, J. Am. Stat. Assoc. 22).
     """
     p, scale = right / n, 1 + z * z / n
-    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale))
+    middle, half = p + z * z / (2 * n), z * np.sqrt(np.maximum(p * (1 - p), 0) / n + z * z / (4 * n * n))
+    return np.maximum((middle - half) / scale, 0.0), np.minimum((middle + half) / scale, 1.0)
 
 
-def balanced_interval(right: np.ndarray, counts: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean recall of the classes with `counts` above zero, `right` of them found.
+def mean_interval(right: np.ndarray, counts: np.ndarray, z: float = Z) -> tuple[float, float]:
+    """The 95 % interval of the mean of several shares `right / counts`, each (classes,), counts above zero.
 
-    Quantiles of the mean of draws from the Jeffreys posterior Beta(right + 1/2, wrong + 1/2) of each class's recall
-    (Brown, Cai and DasGupta 2001, Statistical Science 16). A bootstrap would call a class of five right answers certain.
+    Wilson's intervals (low_c, high_c) of the shares p_c put together (Zou, Huang and Zhang 2009, Computational
+    Statistics & Data Analysis 53): from p - sqrt(sum (p_c - low_c)²)/C to p + sqrt(sum (high_c - p_c)²)/C. It holds the
+    estimate and does not shrink to a point when all is right, as a bootstrap would.
     """
-    right, counts = right[counts > 0], counts[counts > 0]
-    rng = np.random.default_rng(seed)
-    draws = rng.beta(right + 0.5, counts - right + 0.5, size=(DRAWS, len(counts))).mean(1)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(low), float(high)
+    shares = right / counts
+    low, high = wilson(right, counts, z)
+    down, up = np.sqrt(((shares - low) ** 2).sum()), np.sqrt(((high - shares) ** 2).sum())
+    return max(0.0, float(shares.mean() - down / len(counts))), min(1.0, float(shares.mean() + up / len(counts)))
 
 
-def group_intervals(one: Evaluation, groups: np.ndarray, seed: int = 0) -> tuple[tuple[float, float], ...]:
-    """The 95 % intervals of accuracy and balanced accuracy when whole groups are drawn again, 2,000 times."""
-    _, member = np.unique(groups, return_inverse=True)
-    n = int(member.max()) + 1
-    count = np.zeros((n, one.classes))
-    right = np.zeros((n, one.classes))
-    np.add.at(count, (member, one.labels), 1)
-    np.add.at(right, (member, one.labels), one.labels == one.predictions)
-    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(np.float64)
-    right, count = times @ right, times @ count
-    accuracy = right.sum(1) / count.sum(1)
-    recall = np.divide(right, count, out=np.zeros_like(right), where=count > 0)
-    balanced = recall.sum(1) / (count > 0).sum(1)
-    pairs = [np.quantile(values, (0.025, 0.975)) for values in (accuracy, balanced)]
-    return tuple((float(low), float(high)) for low, high in pairs)
+def group_interval(hits: np.ndarray, strata: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of the mean over strata of the share of `hits`, when images of a group stand or fall together.
+
+    hits bool, strata and groups whole numbers, all (n,). The counts in mean_interval are divided by the design effect:
+    the variance between whole groups (linearised; Kish 1965, Survey Sampling) over that of independent images, at least
+    1. Where that cannot be told, all shares being 0 or 1, each stratum counts its groups. The quantile is Student's
+    with (groups - 1) degrees of freedom.
+    """
+    _, strata = np.unique(strata, return_inverse=True)
+    _, groups = np.unique(groups, return_inverse=True)
+    counts, right = np.bincount(strata), np.bincount(strata, weights=hits)
+    shares, number = right / counts, int(groups.max()) + 1
+    independent = (shares * (1 - shares) / counts).sum()
+    cells = np.bincount(np.unique(groups * len(counts) + strata) % len(counts))  # groups in each stratum
+    if independent > 0 and number > 1:
+        residual = np.bincount(groups, weights=(hits - shares[strata]) / counts[strata])
+        effect = max(1.0, number / (number - 1) * (residual**2).sum() / independent)
+        effective = counts / effect
+    else:
+        effective = cells.astype(np.float64)
+    z = float(student.ppf(0.975, max(1, number - 1)))
+    return mean_interval(shares * effective, effective, z)
 
 
 def calibration_error(one: Evaluation, bins: int = 15) -> float:
@@ -110,19 +116,24 @@ def calibration_error(one: Evaluation, bins: int = 15) -> float:
     return float(np.abs(np.bincount(place, weights=gap, minlength=bins)).sum() / len(gap))
 
 
-def _summary(one: Evaluation, groups: np.ndarray | None, seed: int) -> dict[str, Any]:
+def _summary(one: Evaluation, groups: np.ndarray | None) -> dict[str, Any]:
     """The numbers of one part."""
-    right = one.confusion.diagonal()
+    n = len(one.labels)
+    hits = one.labels == one.predictions
     if groups is None:
-        intervals = wilson(int(right.sum()), len(one.labels)), balanced_interval(right, one.confusion.sum(1), seed)
+        counts = one.confusion.sum(1)
+        present = counts > 0
+        low, high = wilson(int(hits.sum()), n)
+        balanced = mean_interval(one.confusion.diagonal()[present], counts[present])
     else:
-        intervals = group_intervals(one, groups, seed)
+        low, high = group_interval(hits, np.zeros(n, dtype=np.int64), groups)
+        balanced = group_interval(hits, one.labels, groups)
     return {
-        "n": len(one.labels),
+        "n": n,
         "accuracy": one.accuracy,
-        "accuracy_interval": list(intervals[0]),
+        "accuracy_interval": [float(low), float(high)],
         "balanced_accuracy": one.balanced_accuracy,
-        "balanced_accuracy_interval": list(intervals[1]),
+        "balanced_accuracy_interval": list(balanced),
         "loss": one.loss,
         "calibration_error": calibration_error(one),
     }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,7 +33,8 @@ METRICS = ("accuracy", "balanced_accuracy")
 class Part(Protocol):
     """What training needs of a part of the data; see data.Part."""
 
-    labels: Any
+    @property
+    def labels(self) -> np.ndarray: ...
 
     def __len__(self) -> int: ...
 
@@ -171,6 +174,18 @@ def threads_set(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def mode_set(model: nn.Module, training: bool) -> Iterator[None]:
+    """Puts a model in training or evaluation mode inside, and every module back into its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 def fit(
     model: nn.Module,
     part: Part,
@@ -232,17 +247,23 @@ def _fit_fabric(model: nn.Module, part: Part, device: str, devices: int, job: di
     fabric = Fabric(accelerator=kind, devices=which, strategy=strategy, precision=job["recipe"].precision)
     if devices == 1:
         return _train(fabric, model, part, **job)
-    worker: Any = _train_spawned
-    fitted, weights, state = fabric.launch(worker, model, part, job)
+    answer = fabric.launch(partial(_train_spawned, model, part, job))
+    values, weights, state = torch.load(io.BytesIO(answer), weights_only=True, map_location="cpu")
     model.load_state_dict(weights)
     job["selector"].load_state_dict(state)
-    return fitted
+    return Fit(**values)
 
 
-def _train_spawned(fabric: Any, model: nn.Module, part: Part, job: dict[str, Any]) -> tuple[Fit, Any, Any]:
-    """One process of several; what rank 0 returns reaches the caller."""
-    fitted = _train(fabric, model, part, **job)
-    return fitted, {name: tensor.cpu() for name, tensor in model.state_dict().items()}, job["selector"].state_dict()
+def _train_spawned(model: nn.Module, part: Part, job: dict[str, Any], fabric: Any) -> bytes:
+    """One process of several; what rank 0 returns reaches the caller.
+
+    Tensors sent to a process share their memory with the sender: so each process works on copies, and bytes go back.
+    """
+    model, selector = deepcopy(model), deepcopy(job["selector"])
+    fitted = _train(fabric, model, part, **{**job, "selector": selector})
+    answer = io.BytesIO()
+    torch.save((asdict(fitted), model.state_dict(), selector.state_dict()), answer)
+    return answer.getvalue()
 
 
 @dataclass
@@ -303,7 +324,7 @@ def _train(
     if device.type == "cuda":
         generators.append(torch.cuda.default_generators[device.index or 0])
 
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device)
     optimizer: Any = _optimizer(model, recipe)
     average = (
         None if recipe.ema is None else AveragedModel(model, multi_avg_fn=_averaging(recipe.ema), use_buffers=True)
@@ -314,8 +335,6 @@ def _train(
     normalise = normaliser(mean, std, device)
     priors: Tensor | None = None
     parameters = [p for p in model.parameters() if p.requires_grad]
-    modes = [(module, module.training) for module in model.modules()]
-    network.train()
     began = saved = time.monotonic() - state.seconds
     saved += state.seconds
 
@@ -324,7 +343,8 @@ def _train(
             state.seconds = time.monotonic() - began
             _save(checkpoint, identity, state, model, optimizer, average, selector)
 
-    with threads_set(threads), torch.random.fork_rng(devices=[g.device.index for g in generators[1:]]):
+    gpus = [g.device.index for g in generators[1:]]
+    with mode_set(model, True), threads_set(threads), torch.random.fork_rng(devices=gpus):
         while state.step < state.steps:
             if state.batch == state.batches:
                 chosen = selector.next_round()
@@ -352,6 +372,9 @@ def _train(
                 priors = log_priors(part.labels, logits.shape[1]).to(device)
             losses = training_losses(logits, targets, recipe, priors)
             loss = selector.observe(positions, losses, logits, targets)
+            if ranks > 1:  # every process knows the outcomes of all, so that all choose the same next round
+                both = [fabric.all_gather(t.detach().cpu()).flatten(0, 1) for t in (positions, losses, logits, targets)]
+                selector.observe(*both)
             hits = (logits.detach().argmax(1) == targets).sum()
             value, correct, size = _gathered(fabric, loss, hits, len(targets))
             if not math.isfinite(value):
@@ -389,8 +412,6 @@ def _train(
         save()
     if average is not None:
         model.load_state_dict(average.module.state_dict())
-    for module, mode in modes:
-        module.training = mode
     return Fit(state.history, time.monotonic() - began, state.step, state.step / steps_per_epoch, state.changes)
 
 
@@ -491,7 +512,7 @@ def _load(
     try:
         content = torch.load(path, map_location=device, weights_only=True)
         kept = content["identity"]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"checkpoint '{path}' cannot be read ({type(error).__name__}); {mend}") from None
     if kept != identity:
         other = {name: (kept.get(name), value) for name, value in identity.items() if kept.get(name) != value}
@@ -584,23 +605,18 @@ def evaluate(
     if len(part) == 0:
         raise UserError("no images to evaluate on: the part is empty")
     normalise = normaliser(mean, std, device)
-    modes = [(module, module.training) for module in model.modules()]
-    model.to(device).eval()
+    model.to(device)
     predictions, confidence, losses, truth, classes = [], [], [], [], 0
-    try:
-        with threads_set(threads), torch.inference_mode():
-            for start in range(0, len(part), batch_size):
-                _, images, labels = part.batch(np.arange(start, min(start + batch_size, len(part))))
-                logs = model(normalise(images)).float().log_softmax(1).cpu()
-                best, answer = logs.max(1)
-                predictions.append(answer)
-                confidence.append(best.exp())
-                losses.append(F.nll_loss(logs, labels, reduction="none"))
-                truth.append(labels)
-                classes = logs.shape[1]
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with mode_set(model, False), threads_set(threads), torch.inference_mode():
+        for start in range(0, len(part), batch_size):
+            _, images, labels = part.batch(np.arange(start, min(start + batch_size, len(part))))
+            logs = model(normalise(images)).float().log_softmax(1).cpu()
+            best, answer = logs.max(1)
+            predictions.append(answer)
+            confidence.append(best.exp())
+            losses.append(F.nll_loss(logs, labels, reduction="none"))
+            truth.append(labels)
+            classes = logs.shape[1]
     found = [torch.cat(parts).numpy() for parts in (truth, predictions, confidence, losses)]
     if np.isnan(found[2]).any():
         raise ArithmeticError(f"the network gives logits that are not finite for {np.isnan(found[2]).sum()} images")

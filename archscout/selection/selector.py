@@ -18,7 +18,8 @@ from archscout.errors import UserError
 class Labelled(Protocol):
     """What a selector needs of a part: how many images, and their labels."""
 
-    labels: Any
+    @property
+    def labels(self) -> np.ndarray: ...
 
     def __len__(self) -> int: ...
 
