@@ -231,7 +231,7 @@ def load(
     train = parts["train"]
     sample = train[np.random.default_rng(seed).permutation(len(train))]
     mean, std = _mean_std(stored.images, np.sort(sample[:5000]))
-    apart = sample[np.sort(np.unique(copies[sample], return_index=True)[1])][:2000]  # copies would find themselves
+    apart = np.sort(sample[np.sort(np.unique(copies[sample], return_index=True)[1])][:2000])  # copies find themselves
     return Data(
         images=stored.images,
         labels=stored.labels,
@@ -243,7 +243,7 @@ def load(
         fingerprint=_fingerprint(stored, names, parts),
         mean=mean,
         std=std,
-        mirrors=bool(mirrors(_take(stored.images, apart), stored.labels[apart])),
+        mirrors=bool(mirrors(stored.images, stored.labels, apart)),
     )
 
 
@@ -376,7 +376,7 @@ def _mean_std(images: np.ndarray, rows: np.ndarray) -> tuple[tuple[float, ...], 
     """Mean and standard deviation per channel of some images, exact from the histogram of their values."""
     channels = images.shape[-1]
     histogram = np.zeros((channels, 256), dtype=np.int64)
-    step = max(1, 8_000_000 // int(np.prod(images.shape[1:])))
+    step = max(1, 1_000_000 // int(np.prod(images.shape[1:])))
     for start in range(0, len(rows), step):
         block = _take(images, rows[start : start + step])
         for c in range(channels):

@@ -14,11 +14,11 @@ LEAST_SHARE, LEAST_COUNT, LEAST_RATIO, HARM = 0.1, 20, 0.9, 3.0
 class Mirrors:
     """What the nearest neighbours say about flipping.
 
-    share: of all images, those whose nearest neighbour is a flipped one; 1/2 if left and right make no difference at all.
+    share: the images whose nearest neighbour is a flipped one, of all; 1/2 if left and right make no difference.
     count: how many these are.
     ratio: among these, how often that flipped neighbour has their class, over how often the nearest unflipped one has.
-    harm:  the largest (lost - won) / sqrt(lost + won) of any class, where flipped neighbours turn right classes to wrong
-           (lost) or wrong to right (won): a standard score (McNemar, Psychometrika 1947).
+    harm:  the largest (lost - won) / sqrt(lost + won) of any class, where flipped neighbours turn right classes to
+           wrong (lost) or wrong to right (won): a standard score (McNemar, Psychometrika 1947).
     """
 
     share: float
@@ -32,21 +32,23 @@ class Mirrors:
         )
 
 
-def mirrors(images: np.ndarray, labels: np.ndarray) -> Mirrors:
+def mirrors(images: np.ndarray, labels: np.ndarray, rows: np.ndarray | None = None) -> Mirrors:
     """Evidence whether flipping left-right keeps the class; true if it does. For deciding on flips in the augmentation.
 
-    images uint8 (n, H, W, C), none twice; labels int64 (n,). Every image, as a thumbnail of at most 16 x 16, looks for its
-    nearest neighbour (Euclidean) among all others and their flipped copies. True needs both: flipped copies look like
-    images of the data (they are nearest for at least 20 images and for 10 % of all), and where they are nearest, they have
-    the right class at least 0.9 times as often as the nearest unflipped one, and no class is hurt (harm up to 3).
-    So arrows (flips become the other class) and digits (flips look like nothing in the data) are false. Data whose classes
-    all face one way are false, or true where enough of them are near symmetry; then flips do no harm.
+    images uint8 (n, H, W, C), labels int64 (n,); `rows` are the images to use, none twice (default all). Every image,
+    as a thumbnail of at most 16 x 16, looks for its nearest neighbour (Euclidean) among all others and their flipped
+    copies. True needs both: flipped copies look like images of the data (they are nearest for at least 20 images and for
+    10 % of all); and where they are nearest, they have the right class at least 0.9 times as often as the nearest
+    unflipped one, and no class is hurt (harm up to 3).
+    So arrows (flipped, they are the other class) and digits (flipped, they look like nothing in the data) are false.
+    Data that face one way are false too, or true where enough of them are near symmetry: then flips do no harm.
     Costs O(n^2): a quarter of a second for 2,000 images. Few images give no evidence, and false.
     """
-    if len(images) < LEAST_COUNT:
+    rows = np.arange(len(images)) if rows is None else rows
+    if len(rows) < LEAST_COUNT:
         return Mirrors(0.0, 0, 0.0, 0.0)
-    thumbs = _thumbnails(images)
-    plain, found = thumbs.flatten(1), torch.from_numpy(labels)
+    thumbs = _thumbnails(images, rows)
+    plain, found = thumbs.flatten(1), torch.from_numpy(labels[rows])
     length = plain.square().sum(1)[None]
     near, distance = [], []
     for others in (plain, thumbs.flip(3).flatten(1)):  # flipped copies are as long; the query's own length is the same
@@ -62,15 +64,15 @@ def mirrors(images: np.ndarray, labels: np.ndarray) -> Mirrors:
     lost = torch.bincount(found[used & near[0] & ~near[1]], minlength=classes)
     won = torch.bincount(found[used & ~near[0] & near[1]], minlength=classes)
     harm = float(((lost - won) / (lost + won).clamp(min=1).double().sqrt()).max())
-    return Mirrors(count / len(images), count, after / before if before else 0.0, harm)
+    return Mirrors(count / len(rows), count, after / before if before else 0.0, harm)
 
 
-def _thumbnails(images: np.ndarray) -> torch.Tensor:
+def _thumbnails(images: np.ndarray, rows: np.ndarray) -> torch.Tensor:
     """Float (n, C, at most 16, at most 16), the means of equal areas."""
     side = (min(16, images.shape[1]), min(16, images.shape[2]))
-    step = max(1, 8_000_000 // images[0].size)
+    step = max(1, 2_000_000 // images[0].size)
     small = []
-    for start in range(0, len(images), step):
-        block = torch.from_numpy(images[start : start + step]).permute(0, 3, 1, 2).float()
+    for start in range(0, len(rows), step):
+        block = torch.from_numpy(np.asarray(images[rows[start : start + step]])).permute(0, 3, 1, 2).float()
         small.append(torch.nn.functional.adaptive_avg_pool2d(block, side))
     return torch.cat(small)

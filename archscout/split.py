@@ -22,7 +22,9 @@ def split(labels: np.ndarray, units: np.ndarray, fractions: Sequence[float], see
     rng = np.random.default_rng(seed)
     parts, classes = len(share), int(labels.max()) + 1
     totals = np.bincount(labels, minlength=classes)
-    _, units, sizes = np.unique(units, return_inverse=True, return_counts=True)
+    _, first, units = np.unique(units, return_index=True, return_inverse=True)
+    units = np.argsort(np.argsort(first))[units]  # numbered as they appear, so that their names make no difference
+    sizes = np.bincount(units)
     pairs = np.unique(np.stack([units, labels]), axis=1)
     waiting = np.bincount(pairs[1], minlength=classes)  # units of each class that have no part yet
     spread = waiting >= parts

@@ -10,7 +10,7 @@ from archscout.augment import augment
 
 def slow(images: torch.Tensor, generator: torch.Generator, *, flip: bool, shift: int, cutout: int) -> torch.Tensor:
     """Pad by reflection, crop, flip and cover, one image after the other; the draws come in the documented order."""
-    count, channels, height, width = images.shape
+    count, _, height, width = images.shape
 
     def draw(high: int) -> list[int]:
         return torch.randint(high, (count, 1), generator=generator).flatten().tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,10 @@ def dataset(
 
     def factor() -> float:
         if "factor" not in state:
-            seen = [image for image in _readable(item, sample) if isinstance(image, np.ndarray)]
-            state["factor"] = max((value_range(image, what) for image in seen), default=1.0)
-            if any(image.dtype.kind == "f" and image.max(initial=0) > 1 for image in seen):
-                state["factor"] = 1.0
-            if any(image.dtype.kind in "iu" and image.max(initial=0) > 255 for image in seen):
-                state["factor"] = 1 / 257
+            found_factors = {
+                value_range(x, what) for x in _readable(item, sample) if isinstance(x, np.ndarray) and x.any()
+            }
+            state["factor"] = min(found_factors, default=1.0)
         return state["factor"]
 
     def read(i: int, short: int | None) -> np.ndarray:
@@ -94,11 +92,9 @@ def dataset(
     )
 
 
-def _readable(item: Any, positions: np.ndarray) -> list[Any]:
-    images = []
+def _readable(item: Any, positions: np.ndarray) -> Iterator[Any]:
     for i in positions.tolist():
         try:
-            images.append(item(i))
+            yield item(i)
         except Unreadable:
             continue
-    return images

@@ -20,16 +20,18 @@ def npz(path: Path) -> Source:
     """
     what = f"'{path}'"
     found: dict[str, np.ndarray] = {}
+    if not path.is_file():
+        raise UserError(f"{what} does not exist; give the path of an .npz file with arrays X and y")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{what} cannot be read as .npz: it is no such archive; save it with np.savez(path, X=X, y=y)")
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name in ("X", "y", "X_test", "y_test", "groups", "classes"):
                 if name in archive.files:
                     found[name] = archive[name]
             there = ", ".join(archive.files)
-    except FileNotFoundError:
-        raise UserError(f"{what} does not exist; give the path of an .npz file with arrays X and y") from None
     except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError, AttributeError) as error:
-        if "allow_pickle" in str(error) or "pickle" in str(error).lower():
+        if "pickle" in str(error):
             raise UserError(
                 f"{what} holds pickled Python objects, which are not read because they can run code; "
                 "save plain arrays: np.savez(path, X=numbers, y=labels.astype(int) or y=labels.astype(str))"
