@@ -24,7 +24,7 @@ PACKAGES = ("archscout", "torch", "torchvision", "numpy", "scipy", "scikit-learn
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores that this process may use, memory, accelerator, system, and how busy it is (load of a minute)."""
+    """Processor, cores that this process may use, memory, accelerator, system, and how busy it is (mean load)."""
     import torch
 
     name = platform.processor() or platform.machine()
