@@ -113,6 +113,13 @@ def test_pools_by_hand() -> None:
     assert trace(nn.AdaptiveAvgPool2d(1), (2, 8, 8)).ops[0].kernel == 8
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_scripts_count_like_what_they_were_made_of() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval()
+    script = torch.jit.trace(model, torch.zeros(1, 3, 8, 8))
+    assert measure(script, (3, 8, 8)) == measure(model, (3, 8, 8))
+
+
 def test_attention_products_count() -> None:
     traced = trace(Attention(), (3, 8, 8))
     assert traced.macs == 4 * 48 * 16 + 4 * 16 * 48 + 2 * (4 * 4 * 16) + 16 * 3

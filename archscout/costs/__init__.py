@@ -16,8 +16,6 @@ from archscout.space import Shape
 
 if TYPE_CHECKING:
     from archscout.devices.profile import Profile
-else:
-    Profile = Any
 
 COSTS: dict[str, Cost] = {
     "latency": latency.COST,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from archscout.costs.trace import Trace
 
 if TYPE_CHECKING:
     from archscout.devices.profile import Profile
-else:
-    Profile = Any
 
 
 @dataclass(frozen=True)

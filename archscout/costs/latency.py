@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from archscout.costs.cost import Cost
 from archscout.costs.trace import Trace
@@ -10,8 +10,6 @@ from archscout.errors import UserError
 
 if TYPE_CHECKING:
     from archscout.devices.profile import Profile
-else:
-    Profile = Any
 
 
 def latency(trace: Trace, profile: Profile | None = None) -> float:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from archscout.costs.cost import Cost
 from archscout.costs.trace import Trace
 
 if TYPE_CHECKING:
     from archscout.devices.profile import Profile
-else:
-    Profile = Any
 
 
 def params(trace: Trace, profile: Profile | None = None) -> float:

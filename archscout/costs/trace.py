@@ -230,8 +230,8 @@ class Recorder(TorchDispatchMode):
         channels = shape[1] if len(shape) > 1 else 1
         height, width = (shape[2], shape[3]) if len(shape) == 4 else (1, 1)
         common = {"inputs": inputs, "outputs": outputs, "weights": weights, "height": height, "width": width}
-        if func is aten.convolution.default:
-            x, weight, _, stride, _, _, transposed, _, groups = args
+        if func in CONVOLUTIONS:
+            x, weight, _, stride, _, _, transposed, _, groups = args[:9]
             positions = math.prod((x if transposed else output).shape[2:]) * x.shape[0]
             macs = positions * weight.numel()
             size = {"kernel": max(weight.shape[2:]), "stride": max(stride), "groups": groups}
@@ -332,6 +332,7 @@ def overloads(*names: str) -> set[Any]:
     return found
 
 
+CONVOLUTIONS = overloads("convolution", "_convolution")
 # Product -> place of its left matrix among the arguments.
 PRODUCTS = {
     **dict.fromkeys(overloads("mm", "bmm", "mv", "dot"), 0),
