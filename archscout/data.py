@@ -19,7 +19,7 @@ from archscout.errors import UserError, unknown
 from archscout.mirrors import mirrors
 from archscout.readers import open_source
 from archscout.readers.source import Source, show
-from archscout.readers.store import Stored, store
+from archscout.readers.store import Stored, release, store
 from archscout.space import Shape
 from archscout.split import split
 
@@ -402,6 +402,7 @@ def _take(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     order = np.argsort(rows, kind="stable")
     result = np.empty((len(rows), *images.shape[1:]), dtype=images.dtype)
     result[order] = images[rows[order]]
+    release(images)
     return result
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from archscout.readers.store import release
+
 LEAST_SHARE, LEAST_COUNT, LEAST_RATIO, HARM = 0.1, 20, 0.9, 3.0
 
 
@@ -37,8 +39,8 @@ def mirrors(images: np.ndarray, labels: np.ndarray, rows: np.ndarray | None = No
 
     images uint8 (n, H, W, C), labels int64 (n,); `rows` are the images to use, none twice (default all). Every image,
     as a thumbnail of at most 16 x 16, looks for its nearest neighbour (Euclidean) among all others and their flipped
-    copies. True needs both: flipped copies look like images of the data (they are nearest for at least 20 images and for
-    10 % of all); and where they are nearest, they have the right class at least 0.9 times as often as the nearest
+    copies. True needs both: flipped copies look like images of the data (they are nearest for at least 20 images and
+    for 10 % of all); and where they are nearest, they have the right class at least 0.9 times as often as the nearest
     unflipped one, and no class is hurt (harm up to 3).
     So arrows (flipped, they are the other class) and digits (flipped, they look like nothing in the data) are false.
     Data that face one way are false too, or true where enough of them are near symmetry: then flips do no harm.
@@ -75,4 +77,5 @@ def _thumbnails(images: np.ndarray, rows: np.ndarray) -> torch.Tensor:
     for start in range(0, len(rows), step):
         block = torch.from_numpy(np.asarray(images[rows[start : start + step]])).permute(0, 3, 1, 2).float()
         small.append(torch.nn.functional.adaptive_avg_pool2d(block, side))
+        release(images)
     return torch.cat(small)

@@ -39,7 +39,11 @@ def folder(root: Path, each: int = 20, classes: int = 3, size=(8, 8, 3)) -> Path
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.integers(1, 40), min_size=2, max_size=8), st.integers(0, 5), st.sampled_from([(0.6, 0.2, 0.2), (0.8, 0.1, 0.1), (0.75, 0.25)]))  # fmt: skip
+@given(
+    st.lists(st.integers(1, 40), min_size=2, max_size=8),
+    st.integers(0, 5),
+    st.sampled_from([(0.6, 0.2, 0.2), (0.8, 0.1, 0.1), (0.75, 0.25)]),
+)
 def test_split_of_single_images(counts, seed, shares):
     labels = np.repeat(np.arange(len(counts)), counts)
     labels = np.random.default_rng(seed).permutation(labels)

@@ -42,10 +42,8 @@ def dataset(
 
     def factor() -> float:
         if "factor" not in state:
-            found_factors = {
-                value_range(x, what) for x in _readable(item, sample) if isinstance(x, np.ndarray) and x.any()
-            }
-            state["factor"] = min(found_factors, default=1.0)
+            wide = (x for x in _readable(item, sample) if isinstance(x, np.ndarray) and x.dtype != np.uint8 and x.any())
+            state["factor"] = min((value_range(x, what) for x in wide), default=1.0)
         return state["factor"]
 
     def read(i: int, short: int | None) -> np.ndarray:

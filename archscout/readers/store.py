@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -280,6 +281,16 @@ def _checked(stored: Stored, source: Source, strict: bool) -> Stored:
             f"the first because of {reason!r}; repair or remove them"
         )
     return stored
+
+
+def release(images: np.ndarray) -> None:
+    """Let go of the pages of a mapped file that were read, so that they do not count as this process's memory.
+
+    They stay in the operating system's cache. Does nothing for an array in memory, or where there is no such call.
+    """
+    mapping = getattr(images, "_mmap", None)
+    if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _user_cache() -> Path:
