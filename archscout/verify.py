@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from archscout.data import Data
+from archscout.data import Data, Part
 from archscout.fit import Diverged, Recipe, evaluate, fit
 from archscout.plan import Plan
 from archscout.propose import Costing
@@ -23,7 +23,7 @@ from archscout.space import Arch, SearchSpace
 
 log = logging.getLogger("archscout")
 
-ROLES = ("finalist", "largest", "random", "baseline")
+JUDGES = 4000  # validation images that judge an entrant; a standard error of at most 0.8 points
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Trainer:
     """The work of one verification round, for a worker: continue (or start) an entrant and evaluate it.
 
     Called with an item {space: int, arch, epochs, seconds, seed, round, state: bytes | None}; answers {validation,
-    accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights travel as safetensors bytes, so workers need no common file system.
+    accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights travel as safetensors
+    bytes, so workers need no common file system.
     """
 
     spaces: tuple[SearchSpace, ...]
@@ -72,7 +73,7 @@ class Trainer:
         model = initialise(space, tuple(item["arch"]), item["seed"])
         if item["state"] is not None:
             model.load_state_dict(load_tensors(item["state"]))
-        train, validation = self.data.part("train"), self.data.part("validation")
+        train, validation = self.data.part("train"), at_most(self.data.part("validation"), JUDGES)
         selector = None
         if self.select != "full":
             make = SELECTORS[self.select] if isinstance(self.select, str) else self.select
@@ -121,6 +122,16 @@ def largest_within(costing: Costing, start: Sequence[Arch], seed: int, tries: in
         if costs["violation"] <= 0 and costs["params"] > costing(best)["params"]:
             best = child
     return best
+
+
+def at_most(part: Part, most: int) -> Part:
+    """The part, or a fixed random choice of `most` of its images that keeps the shares of the classes."""
+    if len(part) <= most:
+        return part
+    order = np.random.default_rng(0).permutation(len(part))
+    by_class = order[np.argsort(part.labels[order], kind="stable")]
+    picked = by_class[(np.arange(most) * len(part)) // most]
+    return replace(part, indices=np.sort(part.indices[picked]))
 
 
 def within_seconds(seconds: float | None) -> Callable[[float], float | None]:
