@@ -98,10 +98,11 @@ def measure_training(
     threads: int = 1,
     device: str = "cpu",
     seconds: float = 0.5,
+    min_repeats: int = 3,
 ) -> float:
     """Milliseconds per image of one training step: forward, cross-entropy, backward, SGD with momentum.
 
-    Use it to foretell how long a training takes. It needs about `seconds`, or three steps if those take longer.
+    Use it to foretell how long a training takes. It needs about `seconds`, or `min_repeats` steps if those take longer.
     `input_shape` is (channels, height, width). A copy is trained; the model, the thread count and the random state
     are left as found.
     """
@@ -120,7 +121,7 @@ def measure_training(
             found = timed(
                 step,
                 seconds=seconds,
-                min_repeats=3,
+                min_repeats=min_repeats,
                 device=device_name(where),
                 runtime="torch",
                 threads=threads,

@@ -1,0 +1,362 @@
+"""What was measured of a device, and the latency and training time of unmeasured networks predicted from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import nn
+
+from archscout.costs.trace import Op, Trace, trace
+from archscout.devices.latency import checked_device, device_name, measure_latency, measure_training
+from archscout.errors import UserError
+from archscout.space import Arch, SearchSpace
+
+DRAWS = 200  # architectures traced to learn the range of a space
+LEAST = 6  # networks that are trained for a moment even when the time is up
+PAIRS = 4  # networks whose training is timed with one thread and with all
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Predicts milliseconds on the device it was measured on, for networks of the space it was measured with.
+
+    latency_terms, training_terms: milliseconds per unit of each feature (see `features`), none below zero.
+    half_width, training_half_width: relative; nine of ten measured networks lay this near to the prediction of a fit
+        that had not seen them. 1.0 where fewer than three networks were measured.
+    batch: images of a training step.  networks: how many were measured.
+    speedup: how many times faster training steps are with `train_threads` threads than with one; in training_terms.
+    measured: of each network its text, macs, latency (ms) and training (ms per image, None where time was short).
+    """
+
+    device: str
+    runtime: str
+    torch: str
+    threads: int
+    train_threads: int
+    batch: int
+    space: str
+    input_shape: tuple[int, int, int]
+    networks: int
+    speedup: float
+    latency_terms: Mapping[str, float]
+    training_terms: Mapping[str, float]
+    half_width: float
+    training_half_width: float
+    measured: tuple[Mapping[str, Any], ...]
+
+    def latency(self, trace: Trace) -> float:
+        """Predicted milliseconds of one image at batch 1, with `threads` threads."""
+        return _predicted(features(trace), self.latency_terms)
+
+    def training(self, trace: Trace) -> float:
+        """Predicted milliseconds per image of one training step at `batch` images, with `train_threads` threads."""
+        return _predicted(features(trace), self.training_terms)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values; `from_json` is the exact inverse."""
+        found = asdict(self)
+        found["input_shape"] = list(self.input_shape)
+        found["measured"] = [dict(row) for row in self.measured]
+        return found
+
+    @classmethod
+    def from_json(cls, mapping: Mapping[str, Any]) -> Profile:
+        """The profile that `to_json` described; UserError if it is none."""
+        try:
+            channels, height, width = (int(side) for side in mapping["input_shape"])
+            found = cls(
+                **{
+                    **mapping,
+                    "input_shape": (channels, height, width),
+                    "latency_terms": {str(k): float(v) for k, v in mapping["latency_terms"].items()},
+                    "training_terms": {str(k): float(v) for k, v in mapping["training_terms"].items()},
+                    "measured": tuple(dict(row) for row in mapping["measured"]),
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"this is no device profile ({error!r}); measure one with measure_profile(space)") from None
+        return found
+
+
+def measure_profile(
+    space: SearchSpace,
+    *,
+    device: str = "cpu",
+    threads: int = 1,
+    train_threads: int = 2,
+    networks: int = 14,
+    batch: int = 64,
+    seed: int = 0,
+    seconds: float = 20.0,
+    limits: Mapping[str, float] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Profile:
+    """Measure some networks of a space on this device, and fit what predicts all others. Takes about `seconds`.
+
+    Up to 200 random architectures are traced, and `networks` of them measured, from the least to the most macs. Latency
+    is timed in two separate rounds and the faster one counts, since another program can only slow a network down.
+    Training steps have `batch` images, fewer where that would take too long. On a CPU they are timed with one thread,
+    which other programs disturb least, and divided by the speed-up that a few networks show with `train_threads`
+    threads (at least 1). `limits` (cost -> largest value) keeps the measured networks within the limits on counted
+    costs, where enough are. `on_progress(done, total)` is called along the way.
+
+    The time is fitted as a sum of non-negative terms (see `features`): least squares of relative errors with Huber's
+    weights. Predictions are for networks of this space; they state their error as `half_width`.
+    """
+    where = checked_device(device)
+    if networks < 1 or batch < 1 or seconds <= 0:
+        raise UserError(f"a profile needs networks, batch and seconds above 0, got {networks}, {batch} and {seconds}")
+    begin = time.perf_counter()
+    chosen = spread(_drawn(space, seed, limits or {}, 0.15 * seconds, networks), networks)
+    count = len(chosen)
+    total, done = 3 * count, 0
+
+    def advance() -> None:
+        nonlocal done
+        done = min(done + 1, total)
+        if on_progress:
+            on_progress(done, total)
+
+    def late(part: float) -> bool:
+        return time.perf_counter() - begin > part * seconds
+
+    def time_step(model: nn.Module, with_threads: int) -> float:
+        return measure_training(
+            model,
+            space.input_shape,
+            space.classes,
+            batch=size,
+            threads=with_threads,
+            device=device,
+            seconds=0.01,
+            min_repeats=1,
+        )
+
+    latencies = np.full((2, count), np.inf)
+    for turn in (0, 1):
+        for i, model in enumerate(_models(space, chosen)):
+            latencies[turn, i] = measure_latency(
+                model, space.input_shape, device=device, threads=threads, seconds=0.1 * seconds / count, min_repeats=5
+            ).median
+            advance()
+    size = _step_size(batch, latencies.min(0), 1000 * 0.4 * seconds)
+    alone = 1 if where.type == "cpu" else train_threads
+    trainings = np.full(count, np.inf)
+    for i, model in enumerate(_models(space, chosen)):
+        if i >= LEAST and late(0.9):
+            break
+        trainings[i] = time_step(model, alone)
+        advance()
+    ratios: list[float] = []
+    if train_threads != alone:
+        pairs = [i for i in range(1, 1 + PAIRS) if i < count and np.isfinite(trainings[i])][::-1]
+        for i, model in zip(pairs, _models(space, [chosen[i] for i in pairs]), strict=True):
+            if ratios and (late(1.0) or ratios[-1] < 0.5):  # then the cores are taken, and every step may last seconds
+                break
+            ratios.append(float(trainings[i]) / time_step(model, train_threads))
+    speedup = max(1.0, float(np.median(ratios))) if ratios else 1.0
+    if on_progress:
+        on_progress(total, total)
+    return fit_profile(
+        [seen for _, seen in chosen],
+        latencies.min(0).tolist(),
+        [float(value) / speedup if np.isfinite(value) else None for value in trainings],
+        names=[space.format(arch) for arch, _ in chosen],
+        device=device_name(where),
+        threads=threads,
+        train_threads=train_threads,
+        batch=size,
+        speedup=speedup,
+        space=space.name,
+        input_shape=space.input_shape,
+    )
+
+
+def fit_profile(
+    traces: Sequence[Trace],
+    latencies: Sequence[float],
+    trainings: Sequence[float | None],
+    *,
+    names: Sequence[str],
+    device: str,
+    threads: int,
+    train_threads: int,
+    batch: int,
+    space: str,
+    input_shape: tuple[int, int, int],
+    runtime: str = "torch",
+    speedup: float = 1.0,
+) -> Profile:
+    """The profile that fits measured milliseconds. Use it for timings that come from elsewhere, such as a phone."""
+    trained = [i for i, value in enumerate(trainings) if value is not None]
+    all_features = [features(seen) for seen in traces]
+    latency_terms, half_width = _fit(all_features, list(latencies))
+    training_terms, training_half_width = _fit(
+        [all_features[i] for i in trained], [value for value in trainings if value is not None]
+    )
+    return Profile(
+        device=device,
+        runtime=runtime,
+        torch=torch.__version__,
+        threads=threads,
+        train_threads=train_threads,
+        batch=batch,
+        space=space,
+        input_shape=input_shape,
+        networks=len(traces),
+        speedup=speedup,
+        latency_terms=latency_terms,
+        training_terms=training_terms,
+        half_width=half_width,
+        training_half_width=training_half_width,
+        measured=tuple(
+            {"arch": name, "macs": seen.macs, "latency": latency, "training": training}
+            for name, seen, latency, training in zip(names, traces, latencies, trainings, strict=True)
+        ),
+    )
+
+
+def features(trace: Trace) -> dict[str, float]:
+    """What the time of a network is a sum of: per family of operations their count, macs, and numbers moved.
+
+    Convolutions are dense, pointwise (1x1) or depthwise (any grouped one); linear layers and matrix products are one
+    family; pools and resizes are two; all else is element-wise.
+    """
+    found: dict[str, float] = {"network": 1.0}
+
+    def add(name: str, value: float) -> None:
+        found[name] = found.get(name, 0.0) + value
+
+    for op in trace.ops:
+        family = family_of(op)
+        add(f"count/{family}", 1.0)
+        if op.macs:
+            add(f"macs/{family}", float(op.macs))
+        moved = op.inputs + op.outputs + op.weights
+        add("moved/weighted" if op.macs else f"moved/{family}", float(moved))
+    return found
+
+
+def family_of(op: Op) -> str:
+    """The family of an operation, within which the time of a multiply-add is taken as constant."""
+    if op.kind == "conv":
+        return "depthwise" if op.groups > 1 else "pointwise" if op.kernel == 1 else "dense"
+    if op.kind in ("linear", "matmul"):
+        return "linear"
+    return op.kind if op.kind in ("pool", "resize") else "elementwise"
+
+
+def spread(drawn: Sequence[tuple[Arch, Trace]], count: int) -> list[tuple[Arch, Trace]]:
+    """`count` of the drawn networks at even ranks of macs, the least and the most included; those two come first.
+
+    The order halves the gaps, so that any beginning of the list is spread too.
+    """
+    ordered = sorted(drawn, key=lambda pair: (pair[1].macs, len(pair[1].ops), pair[0]))
+    picked = sorted({round(rank) for rank in np.linspace(0, len(ordered) - 1, min(count, len(ordered)))})
+    order = [0, len(picked) - 1] if len(picked) > 1 else [0]
+    while len(order) < len(picked):
+        gaps = [(b - a, a) for a, b in zip(sorted(order), sorted(order)[1:], strict=False)]
+        width, start = max(gaps, key=lambda gap: (gap[0], -gap[1]))
+        order.append(start + width // 2)
+    return [ordered[picked[i]] for i in order]
+
+
+def _drawn(
+    space: SearchSpace, seed: int, limits: Mapping[str, float], seconds: float, least: int
+) -> list[tuple[Arch, Trace]]:
+    """Distinct random architectures with their traces, those within the limits on counted costs if `least` are."""
+    from archscout.costs import COSTS
+    from archscout.costs.limits import violation
+
+    rng = np.random.default_rng([seed, 7])
+    begin = time.perf_counter()
+    drawn: dict[Arch, Trace] = {}
+    for draw in range(DRAWS):
+        arch = space.sample(rng)
+        if arch not in drawn:
+            drawn[arch] = _traced(space, arch)
+        if len(drawn) >= least and draw >= least and time.perf_counter() - begin > seconds:
+            break
+    counted = {name: value for name, value in limits.items() if name in COSTS and not COSTS[name].needs_profile}
+    if counted:
+        within = {
+            arch: seen
+            for arch, seen in drawn.items()
+            if violation({name: float(COSTS[name].compute(seen, None)) for name in counted}, counted) <= 0
+        }
+        if len(within) >= least:
+            drawn = within
+    return list(drawn.items())
+
+
+def _traced(space: SearchSpace, arch: Arch) -> Trace:
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = space.build(arch)
+    return trace(model, space.input_shape)
+
+
+def _models(space: SearchSpace, chosen: Sequence[tuple[Arch, Trace]]) -> Iterator[nn.Module]:
+    for arch, _ in chosen:
+        with torch.random.fork_rng(devices=[]):
+            model = space.build(arch)
+        yield model
+
+
+def _step_size(batch: int, latencies: np.ndarray, allowed: float) -> int:
+    """Images of a training step, at most `batch` and at least 8, so that two steps of each network take `allowed` ms.
+
+    An image in a training step is taken to cost as much as 1.5 single inferences.
+    """
+    while batch > 8 and 2 * 1.5 * float(latencies.sum()) * batch > allowed:
+        batch //= 2
+    return batch
+
+
+def _predicted(found: Mapping[str, float], terms: Mapping[str, float]) -> float:
+    """The sum of the terms. A feature that no measured network had costs as much as the dearest of its sort."""
+    total = 0.0
+    for name, amount in found.items():
+        rate = terms.get(name)
+        if rate is None:
+            sort = name.split("/")[0] + "/"
+            rate = max((value for other, value in terms.items() if other.startswith(sort)), default=0.0)
+        total += rate * amount
+    return total
+
+
+def _fit(rows: Sequence[Mapping[str, float]], times: Sequence[float]) -> tuple[dict[str, float], float]:
+    """Milliseconds per unit of each feature, and the relative half-width that covers 90 % when each row is left out."""
+    if not rows:
+        return {}, 1.0
+    terms = _solve(rows, times)
+    if len(rows) < 3:
+        return terms, 1.0
+    errors = []
+    for i in range(len(rows)):
+        others = [j for j in range(len(rows)) if j != i]
+        foretold = _predicted(rows[i], _solve([rows[j] for j in others], [times[j] for j in others]))
+        errors.append(abs(times[i] - foretold) / max(foretold, 1e-9))
+    return terms, float(np.quantile(errors, 0.9, method="higher"))
+
+
+def _solve(rows: Sequence[Mapping[str, float]], times: Sequence[float]) -> dict[str, float]:
+    """Non-negative least squares of relative errors; Huber's weights make a disturbed time count less."""
+    names = sorted({name for row in rows for name in row})
+    wanted = np.asarray(times, dtype=np.float64)
+    matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows]) / wanted[:, None]
+    scale = matrix.max(0)
+    scale[scale == 0] = 1.0
+    matrix = matrix / scale
+    weights = np.ones(len(rows))
+    for _ in range(5):
+        found, _ = nnls(matrix * weights[:, None], weights)
+        off = np.abs(matrix @ found - 1)
+        usual = max(1.5 * 1.48 * float(np.median(off)), 0.02)
+        weights = np.sqrt(np.minimum(1.0, usual / np.maximum(off, 1e-12)))
+    return {name: float(value) for name, value in zip(names, found / scale, strict=True)}
