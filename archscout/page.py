@@ -462,10 +462,10 @@ def quantity(value: Any, name: str) -> str:
 
 
 def count(value: Any) -> str:
-    """A count as people write it, 12,345, or a dash; what is not whole keeps up to four digits."""
+    """A count as people write it, 12,345, or a dash; what is not whole keeps up to three digits."""
     if not _number(value):
         return "–"
-    return f"{int(value):,}" if value == int(value) else f"{value:.4g}"
+    return f"{int(value):,}" if value == int(value) else f"{value:.3g}"
 
 
 def _bytes(value: Any) -> str:
@@ -496,9 +496,9 @@ def _finite(value: Any) -> Any:
 def _role(role: Any) -> str:
     names = {
         "finalist": "finalist",
-        "largest": "control: largest allowed",
-        "random": "control: random",
-        "baseline": "control: plain baseline",
+        "largest": "largest allowed network (a control)",
+        "random": "random network (a control)",
+        "baseline": "plain baseline (a control)",
     }
     return names.get(str(role), str(role or ""))
 
@@ -616,7 +616,8 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any] | None:
         f"on {test['n']:,} images, looked at once" if _number(test.get("n")) else "",
     )
     gain = None
-    if _number(summary.get("validation")) and _number(baseline.get("validation")):
+    itself = summary.get("winner_role") == "baseline"
+    if not itself and _number(summary.get("validation")) and _number(baseline.get("validation")):
         gain = 100 * (summary["validation"] - baseline["validation"])
     tile(
         f"Validation {word}",
@@ -643,7 +644,7 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any] | None:
             ("Latency", quantity(latency.get("median"), "latency"), quantity(baseline.get("latency"), "latency")),
             ("Parameters", quantity(summary.get("params"), "params"), quantity(baseline.get("params"), "params")),
         )
-        if row[2] != "–"
+        if row[2] != "–" and not itself
     ]
     return {
         "verdict": summary.get("verdict") or _verdict(summary, word),
@@ -734,7 +735,7 @@ def cell_picture(nodes: int | Sequence[str], edges: Iterable[Sequence[Any]]) -> 
     at = [pad + max(half) + gap * i for i in range(len(names))]
     drawn = []
     for a, b, op, lane in arcs:
-        x1, x2 = at[a], at[b]
+        x1, x2, aside = at[a], at[b], 0.0
         way = 1 if x2 > x1 else -1
         if lane == 0:
             start, end, y = x1 + way * half[a], x2 - way * (half[b] + 7), middle
@@ -745,6 +746,9 @@ def cell_picture(nodes: int | Sequence[str], edges: Iterable[Sequence[Any]]) -> 
             start, end = x1 + way * 7, x2 - way * 7
             foot, head = middle - sign * (radius - 1), middle - sign * (radius + 7)
             bend = min(0.3 * abs(x2 - x1), 60)
+            if (b - a) % 2 == 0:  # an outer arc that ends at the node in the middle would run through the label
+                outer = {end for c, d, _, other in arcs if other * lane > lane * lane for end in (c, d)}
+                aside = gap / 2 if (a + b) // 2 in outer else 0.0
             line = (
                 f"M{start:.1f} {foot} C{start:.1f} {y} {start + way * bend / 2:.1f} {y} {start + way * bend:.1f} {y} "
                 f"L{end - way * bend:.1f} {y} C{end - way * bend / 2:.1f} {y} {end:.1f} {y} {end:.1f} {head}"
@@ -754,7 +758,7 @@ def cell_picture(nodes: int | Sequence[str], edges: Iterable[Sequence[Any]]) -> 
                 "line": line,
                 "colour": colour[op],
                 "text": shown[op],
-                "x": round((x1 + x2) / 2, 1),
+                "x": round((x1 + x2) / 2 + aside, 1),
                 "y": y,
                 "wide": wide[op],
                 "what": f"{names[a]} to {names[b]}: {op}",
@@ -1046,7 +1050,9 @@ def _rank_axis(top: float, log: bool) -> dict[str, Any]:
         ends = [math.log10(max(top, 2)) + pad, -pad]
         return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": [f"{tick:,}" for tick in ticks]}
     pad = max(0.6, 0.05 * top)
-    return {"type": "linear", "range": [top + pad, 1 - pad], "tickvals": None, "ticktext": None}
+    step = next(s * 10**power for power in range(10) for s in (1, 2, 5) if s * 10**power * 8 >= top)
+    ticks = sorted({1, *range(step, int(top) + 1, step)} - ({step} if 1 < step <= 2 else set()))
+    return {"type": "linear", "range": [top + pad, 1 - pad], "tickvals": ticks, "ticktext": [f"{t:,}" for t in ticks]}
 
 
 def _cost_axis(axis: str, values: np.ndarray, limit: Any) -> dict[str, Any]:
@@ -1071,7 +1077,7 @@ def _cost_axis(axis: str, values: np.ndarray, limit: Any) -> dict[str, Any]:
         "tickformat": "~g" if axis == "latency" else "~s",
         "nticks": 8,
         "automargin": True,
-    } | ({"dtick": "D2" if ends[1] - ends[0] < 2.2 else 1} if log else {})
+    } | ({"dtick": "D2" if ends[1] - ends[0] < 3.2 else 1} if log else {})
 
 
 def _limit_shapes(axis: str, limit: Any) -> list[dict[str, Any]]:
@@ -1277,7 +1283,7 @@ def _proxy_figure(name: str, have: Sequence[tuple[Mapping[str, Any], float]], wi
             "xaxis": {
                 "title": {"text": "rank (best right)" if name == "rank" else _label(name, 30)},
                 "nticks": 5,
-                "tickformat": "~g",
+                "tickformat": "~s" if max(abs(score) for _, score in have) >= 1e4 else "~g",
                 "automargin": True,
                 **reverse,
             },
@@ -1562,7 +1568,7 @@ def _data(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
                     "ticktext": [] if many else [_label(name, 16) for name in classes],
                     "title": {"text": f"{len(classes)} classes (point at a bar for its name)" if many else ""},
                     "range": [-0.6, len(classes) - 0.4],
-                    "tickangle": -45 if len(classes) > 6 else "auto",
+                    "tickangle": -45 if len(classes) > 6 and max(map(len, classes)) > 4 else "auto",
                     "automargin": True,
                 },
                 "yaxis": {"title": {"text": "images"}, "automargin": True},
@@ -1611,41 +1617,26 @@ def _use(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
 
 
 def _snippets(folder: str, files: Sequence[str], data: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The default ways to use a run: command line, Python, ONNX Runtime alone."""
+    """The default ways to use a run: command line, Python, PyTorch, ONNX Runtime alone; none without an ONNX file."""
     onnx = next((name for name in files if name.endswith(".onnx")), None)
-    found = [
-        {"title": "On the command line", "code": f"archscout predict {_quote(folder)} photo1.png photo2.png"},
-        {
-            "title": "In Python",
-            "code": "from archscout import predict\n\n"
-            f"for found in predict({folder!r}, ['photo1.png', 'photo2.png']):\n"
-            "    print(found.name, found.label, found.confidence)",
-        },
-    ]
-    if "weights.safetensors" in files:
-        found.append(
-            {
-                "title": "As a PyTorch network",
-                "code": f"from archscout import Result\n\nmodel = Result({folder!r}).model()  # in eval mode",
-            }
-        )
-    if onnx:
-        shape = tuple(data.get("shape") or (3, 32, 32))
-        found.append(
-            {
-                "title": "With ONNX Runtime alone",
-                "code": "import numpy as np\nimport onnxruntime\n\n"
-                f"session = onnxruntime.InferenceSession({str(Path(folder) / onnx)!r})\n"
-                f"images = np.zeros((1, {', '.join(map(str, shape))}), np.float32)  # your images, pixels 0..255\n"
-                "(probabilities,) = session.run(['probabilities'], {'image': images})\n"
-                "print(probabilities.argmax(1))",
-            }
-        )
-    return found
-
-
-def _quote(text: str) -> str:
-    return shlex.quote(text)
+    if not onnx:
+        return []
+    shape = ", ".join(map(str, data.get("shape") or (3, 32, 32)))
+    found = {
+        "On the command line": f"archscout predict {shlex.quote(folder)} photo1.png photo2.png",
+        "In Python": "from archscout import predict\n\n"
+        f"for found in predict({folder!r}, ['photo1.png', 'photo2.png']):\n"
+        "    print(found.name, found.label, found.confidence)",
+        "As a PyTorch network": f"from archscout import Result\n\nmodel = Result({folder!r}).model()  # in eval mode",
+        "With ONNX Runtime alone": "import numpy as np\nimport onnxruntime\n\n"
+        f"session = onnxruntime.InferenceSession({str(Path(folder) / onnx)!r})\n"
+        f"images = np.zeros((1, {shape}), np.float32)  # your images, pixels 0..255\n"
+        "(probabilities,) = session.run(['probabilities'], {'image': images})\n"
+        "print(probabilities.argmax(1))",
+    }
+    if "weights.safetensors" not in files:
+        del found["As a PyTorch network"]
+    return [{"title": title, "code": code} for title, code in found.items()]
 
 
 def _reproduce(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:

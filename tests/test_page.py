@@ -389,7 +389,7 @@ def test_durations_and_counts() -> None:
         "1 h 00 min",
         "–",
     ]
-    assert [page.count(v) for v in (12345, 3.0, 0.33333, math.inf)] == ["12,345", "3", "0.3333", "–"]
+    assert [page.count(v) for v in (12345, 3.0, 0.33333, math.inf)] == ["12,345", "3", "0.333", "–"]
 
 
 def test_wilson_matches_published_values() -> None:
@@ -626,7 +626,10 @@ def test_a_baseline_of_another_space_marks_no_candidate(facts: dict[str, Any]) -
     changed = {**facts, "summary": summary}
     assert "winner" not in {trace["name"] for trace in page._view(changed)["figures"]["front"]["data"]}
     assert "has no rank in the pool" in page.render(changed)
-    assert "the search found nothing better" in page.render(changed)
+    html = page.render(changed)
+    assert "the search found nothing better" in html
+    assert "Beside the plain baseline" not in html
+    assert "Beside the plain baseline" in page.render(facts)
 
 
 def test_facts_are_left_alone(facts: dict[str, Any]) -> None:
