@@ -235,9 +235,8 @@ class _Processes:
                 waiting.popleft()
                 yield outcome
         finally:
-            for handed in waiting:
-                if handed.future:
-                    handed.future.cancel()
+            if waiting:  # given up half-way; cancelling one by one would restart a worker for each
+                self.stop()
 
     def _taken(self, handed: _Handed) -> Outcome:
         from pebble import ProcessExpired

@@ -141,7 +141,7 @@ def test_bad_items_cost_themselves_only() -> None:
     assert failures[8] == "SystemExit: 3"
     assert [o.value for o in unsendable] == [1, None, 2]
     assert "cannot be sent to a worker" in str(unsendable[1].failure)
-    assert time.perf_counter() - start < 50
+    assert time.perf_counter() - start < 100
 
 
 def test_many_items_are_taken_a_few_at_a_time_and_quickly() -> None:
@@ -240,7 +240,7 @@ def test_no_process_is_left_behind(tmp_path, end) -> None:
     while any(alive(pid) for pid in pids) and time.perf_counter() - start < 20:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in pids)
-    assert time.perf_counter() - start < 6
+    assert time.perf_counter() - start < 15
     parent.communicate()
 
 
