@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+from archscout.aggregate import rank_pool
 from archscout.result import Result
 
 FILES = {
@@ -41,7 +42,8 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         "created": (events.get("versions") or {}).get("date", ""),
         "state": "finished" if result.finished else "unfinished",
         "command": reproduce(config),
-        "versions": events.get("versions") or {},
+        "versions": {k: v for k, v in (events.get("versions") or {}).items() if k not in ("date", "machine")},
+        "machine": (events.get("versions") or {}).get("machine", ""),
         "folder": str(result.folder),
         "time": spent,
         "files": [
@@ -60,7 +62,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
             "classes": data["classes"],
             "counts": data["counts"],
             "notes": data["notes"],
-            "split": "train, validation and test as listed in split.csv; the test part was opened once, in the audit",
+            "split": "train, validation and test as listed in split.csv; the audit at the end is what opens the test part",
         }
     if plan := events.get("plan"):
         facts["plan"] = {k: v for k, v in plan.items() if k != "seconds"} | {"budget_seconds": config.get("budget")}
@@ -171,6 +173,9 @@ def summary(result: Result, config: dict[str, Any], spent: list[dict[str, Any]])
 def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
     """One honest sentence or two: was the winner better than the baseline, and do the measured limits hold."""
     parts = []
+    test, metric = found["test"], found["metric"].replace("_", " ")
+    if test:
+        parts.append(f"The network found has a test {metric} of {100 * test['value']:.1f} %.")
     baseline, validation = found["baseline"], found["validation"]
     if found["winner_role"] == "baseline":
         parts.append(
@@ -217,8 +222,8 @@ def correlations(entrants: list[dict[str, Any]], directions: dict[str, str]) -> 
         return {}
     truth = np.array([e["rounds"][0]["validation"] for e in usable])
     columns: dict[str, list[float]] = {}
-    if all(e["rank"] for e in usable):
-        columns["rank"] = [-e["rank"] for e in usable]
+    scores = [e["scores"] for e in usable]
+    columns["rank"] = (-rank_pool(scores, directions, filter=0.0)).tolist()
     for name, direction in directions.items():
         if all(name in e["scores"] for e in usable):
             columns[name] = [e["scores"][name] * (1 if direction == "max" else -1) for e in usable]

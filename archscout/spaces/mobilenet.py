@@ -136,7 +136,7 @@ def space_of(input_shape: Shape, classes: int, choices: dict[str, tuple[Any, ...
                 {"name": f"stage{number}", "blocks": stage["depth"], "width": stage["width"], "stride": stage["stride"]}
                 | {"text": text}
             )
-        return {"kind": "stages", "stages": rows}
+        return {"kind": "stages", "stages": rows, "resolution": min(height, width)}
 
     return SearchSpace(
         name="mobilenet",
