@@ -19,6 +19,7 @@ from archscout.space import Arch, SearchSpace
 
 DRAWS = 200  # architectures traced to learn the range of a space
 LEAST = 6  # networks that are trained for a moment even when the time is up
+FREE = 0.8  # share of its core that one thread must get, or the machine is too busy to time several threads
 PAIRS = 4  # networks whose training is timed with one thread and with all
 
 
@@ -103,8 +104,8 @@ def measure_profile(
     is timed in two separate rounds and the faster one counts, since another program can only slow a network down.
     Training steps have `batch` images, fewer where that would take too long. On a CPU they are timed with one thread,
     which other programs disturb least, and divided by the speed-up that a few networks show with `train_threads`
-    threads (at least 1). `limits` (cost -> largest value) keeps the measured networks within the limits on counted
-    costs, where enough are. `on_progress(done, total)` is called along the way.
+    threads (at least 1, and 1 on a machine whose cores are taken). `limits` (cost -> largest value) keeps the measured
+    networks within the limits on counted costs, where enough are. `on_progress(done, total)` is called along the way.
 
     The time is fitted as a sum of non-negative terms (see `features`): least squares of relative errors with Huber's
     weights. Predictions are for networks of this space; they state their error as `half_width`.
@@ -141,6 +142,8 @@ def measure_profile(
     latencies = np.full((2, count), np.inf)
     for turn in (0, 1):
         for i, model in enumerate(_models(space, chosen)):
+            if turn == 1 and late(0.6):
+                break
             latencies[turn, i] = measure_latency(
                 model, space.input_shape, device=device, threads=threads, seconds=0.1 * seconds / count, min_repeats=5
             ).median
@@ -148,13 +151,15 @@ def measure_profile(
     size = _step_size(batch, latencies.min(0), 1000 * 0.4 * seconds)
     alone = 1 if where.type == "cpu" else train_threads
     trainings = np.full(count, np.inf)
+    wall, core = time.perf_counter(), time.process_time()
     for i, model in enumerate(_models(space, chosen)):
-        if i >= LEAST and late(0.9):
+        if i >= LEAST and late(0.95):
             break
         trainings[i] = time_step(model, alone)
         advance()
+    got = (time.process_time() - core) / (time.perf_counter() - wall)  # share of a core that this process was given
     ratios: list[float] = []
-    if train_threads != alone:
+    if train_threads != alone and got > FREE:
         pairs = [i for i in range(1, 1 + PAIRS) if i < count and np.isfinite(trainings[i])][::-1]
         for i, model in zip(pairs, _models(space, [chosen[i] for i in pairs]), strict=True):
             if ratios and (late(1.0) or ratios[-1] < 0.5):  # then the cores are taken, and every step may last seconds

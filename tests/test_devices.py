@@ -1,0 +1,326 @@
+"""Measured latency, training time and memory, and the profile that predicts them."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import time
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from archscout.costs.trace import Op, Trace, trace
+from archscout.devices import latency as latency_module
+from archscout.devices import profile as profile_module
+from archscout.devices.latency import (
+    Latency,
+    limited_threads,
+    measure_latency,
+    measure_memory,
+    measure_training,
+    median_interval,
+    timed,
+)
+from archscout.devices.profile import Profile, features, fit_profile, measure_profile, spread
+from archscout.errors import UserError
+from archscout.space import SearchSpace
+
+
+def net(width: int, depth: int, dropout: float = 0.0) -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+    for _ in range(depth):
+        layers += [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Dropout(dropout), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5))
+
+
+def small_space() -> SearchSpace:
+    return SearchSpace(
+        name="mine",
+        input_shape=(3, 8, 8),
+        classes=5,
+        choices={"width": (2, 4, 8, 16), "depth": (0, 1, 2, 3)},
+        build_from=lambda picks: net(picks["width"], picks["depth"]),
+    )
+
+
+# --- timing ---
+
+
+def test_a_twenty_times_larger_network_is_slower() -> None:
+    small = measure_latency(net(8, 2), (3, 16, 16), seconds=0.1)
+    large = measure_latency(net(32, 4), (3, 16, 16), seconds=0.1)
+    assert trace(net(32, 4), (3, 16, 16)).macs > 20 * trace(net(8, 2), (3, 16, 16)).macs
+    assert large.low > small.high
+    assert large.median > 2 * small.median
+
+
+def test_latency_states_what_it_is() -> None:
+    found = measure_latency(net(4, 0), (3, 8, 8), seconds=0.1, threads=2)
+    assert 0 < found.low <= found.median <= found.high <= found.p95
+    assert found.repeats >= 20
+    assert found.noise >= 0
+    assert (found.device, found.runtime, found.threads) == ("cpu", "torch", 2)
+    assert Latency(**json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_known_duration_is_found() -> None:
+    """Sleeping is not being interrupted: the wall clock counts."""
+    found = timed(lambda: time.sleep(0.005), seconds=0.2, min_repeats=5, device="cpu", runtime="torch", threads=1)
+    assert 5.0 <= found.median < 12.0
+
+
+def test_repeats_end_when_a_run_is_slow() -> None:
+    start = time.perf_counter()
+    found = timed(lambda: time.sleep(0.02), seconds=0.02, min_repeats=1000, device="x", runtime="x", threads=2)
+    assert 5 <= found.repeats < 50
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.skipif(latency_module._THREAD is None, reason="preemptions are counted on Linux only")
+def test_time_given_to_other_processes_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that waits 10 ms while the system reports a preemption counts with its time on the core, almost none."""
+    switches = iter(range(100_000))
+    monkeypatch.setattr(latency_module, "_switches", lambda: next(switches))
+    found = timed(lambda: time.sleep(0.01), seconds=0.1, min_repeats=5, device="cpu", runtime="torch", threads=1)
+    assert found.interrupted == 1.0
+    assert found.median < 5.0
+    monkeypatch.setattr(latency_module, "_switches", lambda: 0)
+    found = timed(lambda: time.sleep(0.01), seconds=0.1, min_repeats=5, device="cpu", runtime="torch", threads=1)
+    assert found.interrupted == 0.0
+    assert found.median >= 10.0
+
+
+@pytest.mark.parametrize("n", [1, 5, 6, 20, 101])
+def test_median_interval_ranks(n: int) -> None:
+    """The ranks are the narrowest symmetric ones whose coverage, summed from binomial coefficients, is 95 %."""
+    median, low, high = median_interval([float(i) for i in range(1, n + 1)][::-1])
+    rank = int(low)
+    assert median == (n + 1) / 2
+    assert high == n + 1 - rank
+
+    def coverage(k: int) -> float:
+        return 1 - 2 * sum(math.comb(n, j) for j in range(k)) / 2**n
+
+    assert coverage(rank) >= 0.95 or rank == 1
+    assert coverage(rank + 1) < 0.95
+
+
+def test_median_interval_covers() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(1000):
+        _, low, high = median_interval(rng.exponential(size=31).tolist())
+        hits += low <= math.log(2) <= high
+    assert 0.94 <= hits / 1000 <= 0.99
+
+
+def test_noise_sees_a_disturbed_block() -> None:
+    calm = latency_module._noise([1.0] * 80)
+    stormy = latency_module._noise([1.0] * 40 + [2.0] * 10 + [1.0] * 30)
+    assert calm == 0
+    assert stormy == pytest.approx(math.sqrt(1 / 8 * 7 / 8))  # one of eight blocks at 2, seven at 1
+
+
+def test_the_model_and_the_process_are_left_as_found() -> None:
+    model = net(4, 1, dropout=0.5).train()
+    model[1].eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    torch.manual_seed(3)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    measure_latency(model, (3, 8, 8), seconds=0.02, threads=threads + 1)
+    measure_training(model, (3, 8, 8), 5, batch=4, seconds=0.02)
+    measure_memory(model, (3, 8, 8))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert gc.isenabled()
+
+
+def test_what_fails_leaves_the_process_as_found() -> None:
+    threads = torch.get_num_threads()
+    with pytest.raises(RuntimeError):
+        measure_latency(net(4, 0), (1, 8, 8), threads=threads + 1)
+    assert torch.get_num_threads() == threads
+    assert gc.isenabled()
+
+
+def test_training_grows_with_the_network() -> None:
+    small = measure_training(net(4, 0), (3, 8, 8), 5, batch=16, seconds=0.05)
+    large = measure_training(net(32, 4), (3, 8, 8), 5, batch=16, seconds=0.05)
+    assert 0 < small < large
+
+
+def test_memory_of_one_layer() -> None:
+    """ReLU on 4 KiB of pixels: the image and the result are alive at once, and nothing else."""
+    assert measure_memory(nn.ReLU(), (1, 32, 32)) == 2 * 4096
+    model = net(16, 2)
+    weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    assert measure_memory(model, (3, 32, 32)) >= weights + 2 * 16 * 32 * 32 * 4  # input and output of a layer
+
+
+def test_requests_that_cannot_be_met() -> None:
+    with pytest.raises(UserError, match="no device 'cuda:99' here"):
+        measure_latency(net(4, 0), (3, 8, 8), device="cuda:99")
+    with pytest.raises(UserError, match="threads is at least 1"), limited_threads(0):
+        pass
+    with pytest.raises(UserError, match="seconds > 0"):
+        measure_latency(net(4, 0), (3, 8, 8), seconds=0)
+
+
+# --- the profile ---
+
+
+def law(seen: Trace) -> float:
+    """A device that is linear in counts and multiply-adds."""
+    return 0.1 + 0.02 * len(seen.ops) + 3e-6 * seen.macs
+
+
+def profile_of(space: SearchSpace, noise: float = 0.0) -> Profile:
+    archs = list(space)
+    traces = [trace(space.build(arch), space.input_shape) for arch in archs]
+    rng = np.random.default_rng(0)
+    disturbed = 1 + noise * rng.uniform(-1, 1, len(traces))
+    return fit_profile(
+        traces,
+        [law(seen) * d for seen, d in zip(traces, disturbed, strict=True)],
+        [law(seen) / 7 for seen in traces],
+        names=[space.format(arch) for arch in archs],
+        device="toy",
+        threads=1,
+        train_threads=2,
+        batch=8,
+        space=space.name,
+        input_shape=space.input_shape,
+    )
+
+
+def test_a_linear_device_is_recovered() -> None:
+    found = profile_of(small_space())
+    for width, depth in ((6, 1), (12, 3), (10, 2)):  # none of these was measured
+        seen = trace(net(width, depth), (3, 8, 8))
+        assert found.latency(seen) == pytest.approx(law(seen), rel=0.02)
+        assert found.training(seen) == pytest.approx(law(seen) / 7, rel=0.02)
+    assert found.half_width < 0.02
+    assert all(rate >= 0 for rate in found.latency_terms.values())
+
+
+def test_the_half_width_states_the_noise() -> None:
+    calm, noisy = profile_of(small_space()), profile_of(small_space(), noise=0.3)
+    assert 0.1 < noisy.half_width < 0.8
+    assert calm.half_width < 0.05
+    assert noisy.training_half_width == calm.training_half_width
+
+
+def test_one_disturbed_network_does_not_spoil_the_fit() -> None:
+    rows = [{"network": 1.0, "macs/dense": float(m)} for m in range(1, 13)]
+    times = [1 + 0.5 * m for m in range(1, 13)]
+    times[5] *= 10
+    terms = profile_module._solve(rows, times)
+    assert terms["network"] == pytest.approx(1, rel=0.1)
+    assert terms["macs/dense"] == pytest.approx(0.5, rel=0.1)
+
+
+def test_features_count_families() -> None:
+    seen = trace(
+        nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3), nn.ReLU()), (4, 8, 8)
+    )
+    found = features(seen)
+    assert found["macs/depthwise"] == 4 * 36 * 9
+    assert found["macs/pointwise"] == 4 * 8 * 36
+    assert found["macs/dense"] == 8 * 8 * 9 * 16
+    assert found["count/elementwise"] == 1
+    assert found["moved/elementwise"] == 2 * 8 * 16
+    assert found["network"] == 1
+
+
+def test_an_unseen_family_is_not_free() -> None:
+    found = profile_of(small_space())
+    deep = Trace(0, 0, 10**6, 10**6, 0, (Op("conv", macs=10**6, groups=8, kernel=3),))
+    assert found.latency(deep) >= 10**6 * max(v for k, v in found.latency_terms.items() if k.startswith("macs/"))
+
+
+def test_spread_holds_the_extremes_and_starts_wide() -> None:
+    drawn = [((i,), Trace(0, 0, macs, 0, 0, ())) for i, macs in enumerate([5, 1, 9, 3, 7, 2, 8])]
+    picked = [pair[1].macs for pair in spread(drawn, 4)]
+    assert set(picked[:2]) == {1, 9}
+    assert len(set(picked)) == 4
+    assert [pair[1].macs for pair in spread(drawn[:1], 4)] == [5]
+
+
+def test_json_round_trip_is_exact() -> None:
+    found = profile_of(small_space(), noise=0.1)
+    back = Profile.from_json(json.loads(json.dumps(found.to_json())))
+    assert back == found
+    assert asdict(back) == asdict(found)
+    with pytest.raises(UserError, match="no device profile"):
+        Profile.from_json({"latency_terms": {}})
+
+
+def test_a_space_of_your_own_is_measured() -> None:
+    calls: list[tuple[int, int]] = []
+    state = torch.get_rng_state()
+    start = time.perf_counter()
+    found = measure_profile(
+        small_space(),
+        networks=6,
+        seconds=1.0,
+        train_threads=1,
+        batch=8,
+        limits={"params": 8000},
+        on_progress=lambda done, total: calls.append((done, total)),
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert time.perf_counter() - start < 20
+    assert found.networks == 6
+    assert all(row["training"] > 0 and row["latency"] > 0 for row in found.measured)
+    assert {row["arch"] for row in found.measured} <= {small_space().format(a) for a in small_space()}
+    small, large = (trace(net(w, d), (3, 8, 8)) for w, d in ((2, 0), (16, 3)))
+    assert 0 < found.latency(small) < found.latency(large)
+    assert 0 < found.training(small) < found.training(large)
+    assert calls[-1][0] == calls[-1][1]
+
+
+def test_limits_choose_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = small_space()
+    monkeypatch.setattr(profile_module, "measure_training", lambda *a, **k: 1.0)
+    calm = Latency(1.0, 1.0, 1.0, 1.0, 20, 0.0, "cpu", "torch", 1)
+    monkeypatch.setattr(profile_module, "measure_latency", lambda *a, **k: calm)
+    params = {space.format(a): sum(p.numel() for p in space.build(a).parameters()) for a in space}
+    free = measure_profile(space, networks=6, seconds=5.0)
+    bound = measure_profile(space, networks=6, seconds=5.0, limits={"params": 700, "latency": 0.001})
+    assert max(params[row["arch"]] for row in free.measured) > 700
+    assert max(params[row["arch"]] for row in bound.measured) <= 700
+
+
+def test_a_space_of_one_network() -> None:
+    space = SearchSpace("one", (3, 8, 8), 5, {"only": (0,)}, lambda picks: net(2, 0))
+    found = measure_profile(space, seconds=0.5, train_threads=1, batch=4)
+    assert found.networks == 1
+    assert found.half_width == 1.0
+    assert found.latency(trace(net(2, 0), (3, 8, 8))) == pytest.approx(found.measured[0]["latency"])
+
+
+def test_accuracy_on_a_quiet_device_with_the_real_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    """measure_profile end to end with the clock replaced by a law: every network of the space is predicted."""
+    space = small_space()
+
+    def pretend(model: nn.Module, input_shape: tuple[int, int, int], **_: object) -> Latency:
+        value = law(trace(model, input_shape))
+        return Latency(value, value, value, value, 20, 0.0, "cpu", "torch", 1)
+
+    monkeypatch.setattr(profile_module, "measure_latency", pretend)
+    monkeypatch.setattr(profile_module, "measure_training", lambda m, s, c, **k: law(trace(m, s)) / k["threads"])
+    monkeypatch.setattr(profile_module, "FREE", -1.0)
+    found = measure_profile(space, networks=12, seconds=5.0, train_threads=2)
+    assert found.speedup == pytest.approx(2)
+    for arch in space:
+        seen = trace(space.build(arch), space.input_shape)
+        assert found.latency(seen) == pytest.approx(law(seen), rel=0.05)
+        assert found.training(seen) == pytest.approx(law(seen) / 2, rel=0.05)
