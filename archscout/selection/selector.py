@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from archscout.errors import UserError
+from archscout.naming import word
 
 
 class Labelled(Protocol):
@@ -76,7 +77,7 @@ class Selector(Sampler[int], ABC):
     Costs about 40 bytes an image. Raises UserError for a share out of range or an empty part.
     """
 
-    name: str
+    name: str = ""  # the word it goes by; default: the name of the class
 
     def __init__(self, part: Labelled, *, seed: int = 0, share: float = 1.0) -> None:
         if not 0 < share <= 1:
@@ -101,13 +102,13 @@ class Selector(Sampler[int], ABC):
         subset, weights = self.choose(record)
         subset = torch.as_tensor(subset, dtype=torch.int64)
         if len(subset) == 0:
-            raise ValueError(f"selector '{self.name}' chose nothing in round {record.round}")
+            raise ValueError(f"selector '{word(self)}' chose nothing in round {record.round}")
         record.times += torch.bincount(subset, minlength=len(record.times))
         record.weights = torch.ones(len(record.labels))
         if weights is not None:
             weights = torch.as_tensor(weights, dtype=torch.float32)
             if not (torch.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-                raise ValueError(f"selector '{self.name}' gave weights that are negative, not finite or all zero")
+                raise ValueError(f"selector '{word(self)}' gave weights that are negative, not finite or all zero")
             record.weights[subset] = weights / weights.mean()
         record.subset = subset[torch.from_numpy(record.generator.permutation(len(subset)))]
         return record.subset
