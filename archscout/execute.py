@@ -59,8 +59,8 @@ def executor(
              60 s". In this process nothing can be stopped, so with workers=0 it has no effect.
 
     An exception costs its item only (failure "ValueError: ..."), so does the death of a worker (no memory, a crash).
-    On Ray such an item is tried a second time, since its machine may have gone. Overhead: below a millisecond per item between
-    processes. Raises UserError for work that cannot be sent, for workers that cannot start, and where Ray is missing.
+    On Ray such an item is tried a second time, since its machine may have gone. Overhead: about a millisecond per item
+    between processes. Raises UserError for work that cannot be sent, for workers that cannot start, and where Ray is missing.
     """
     if threads < 1 or (timeout is not None and not timeout > 0):
         raise UserError(f"wanted threads >= 1 and timeout > 0 seconds, got threads={threads} and timeout={timeout}")
@@ -224,8 +224,9 @@ class _Processes:
                     self.stop()
                     if broken > 2:
                         raise UserError(
-                            f"worker processes end while they start ({_reason(error)}): a script must call archscout "
-                            'under `if __name__ == "__main__":`; if it does, use fewer workers (memory?) or workers=0'
+                            f"worker processes end while they start ({_reason(error)}): a script must be a "
+                            'file, and call archscout under `if __name__ == "__main__":`; if it is, use fewer workers '
+                            "(memory?) or workers=0"
                         ) from None
                     for handed in waiting:
                         if handed.future and not (handed.future.done() and handed.future.exception() is None):
