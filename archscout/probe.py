@@ -223,12 +223,11 @@ class Pass:
     @cached_property
     def weights(self) -> dict[str, nn.Parameter]:
         """Name -> weight of every convolution and linear layer; a weight that several layers share appears once."""
-        named = {
-            f"{name}.weight": m.weight
-            for name, m in self.model.named_modules()
-            if isinstance(m, (*CONVOLUTIONS, nn.Linear)) and isinstance(m.weight, nn.Parameter)
-        }
-        return {name: w for w, name in {w: name for name, w in reversed(named.items())}.items()}
+        found: dict[nn.Parameter, str] = {}
+        for name, module in self.model.named_modules():
+            if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and isinstance(module.weight, nn.Parameter):
+                found.setdefault(module.weight, f"{name}.weight")
+        return {name: weight for weight, name in found.items()}
 
     @cached_property
     def objective(self) -> Tensor:
@@ -293,13 +292,15 @@ def input_gradient(run: Pass) -> Callable[[], Tensor]:
 def relu_kernel(run: Pass) -> Callable[[], Tensor]:
     """(N, N) float64: for each pair of images the number of rectifier units on which their signs agree.
 
-    Accumulated layer by layer as (D + S S') / 2 with S = +-1 of (N, D): one product, no activation is kept.
+    Accumulated layer by layer from one product G = X X', X = (output > 0) as (N, D): D + 2 G_ij - G_ii - G_jj.
     """
     total = torch.zeros(len(run.images), len(run.images), dtype=torch.float64, device=run.images.device)
 
     def add(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        signs = output.detach().gt(0).flatten(1).to(torch.float32).mul_(2).sub_(1)
-        total.add_((signs @ signs.T).add_(signs.shape[1]).div_(2))
+        # The order of the units does not matter, and moving the channels last makes flattening free.
+        on = output.detach().gt(0).movedim(1, -1).flatten(1).to(torch.float32)
+        both = (on @ on.T).double()
+        total.add_(both.mul(2) - both.diag() - both.diag()[:, None] + on.shape[1])
 
     run.after(add, *RECTIFIERS)
 
@@ -334,8 +335,11 @@ def norm_variances(run: Pass) -> Callable[[], list[Tensor]]:
     found: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> None:
-        axes = [axis for axis in range(inputs[0].ndim) if axis != 1]
-        found.append(inputs[0].detach().var(axes, correction=0))
+        count = inputs[0].numel() // inputs[0].shape[1]
+        if module.training and module.momentum == 1 and isinstance(module.running_var, Tensor):
+            found.append(module.running_var * ((count - 1) / count))  # just computed by the module itself
+        else:
+            found.append(inputs[0].detach().transpose(0, 1).flatten(1).var(1, correction=0))
 
     run.after(keep, *BATCH_NORMS)
     return lambda: found
@@ -387,14 +391,20 @@ def absolute(probe: Probe) -> nn.Module:
 
 
 def gaussian(probe: Probe) -> nn.Module:
-    """The network with standard normal weights and zero biases, batch normalisation in train mode."""
+    """The network with standard normal weights and zero biases, batch normalisation in train mode.
+
+    Momentum 1 makes each batch normalisation leave the variance of the batch that it just saw in `running_var`.
+    """
     network = probe.copy().train()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
                 module.weight.normal_()
-            elif isinstance(module, NORMS) and module.weight is not None:
-                module.weight.fill_(1)
+            elif isinstance(module, NORMS):
+                if isinstance(module, BATCH_NORMS):
+                    module.momentum = 1.0
+                if module.weight is not None:
+                    module.weight.fill_(1)
             else:
                 continue
             if module.bias is not None:
@@ -418,13 +428,17 @@ def ones(probe: Probe, index: int) -> Batch:
 
 
 def noise(probe: Probe, index: int) -> Batch:
-    """Standard normal images in the shape of batch 0; index 1 adds a hundredth of other noise to the same images."""
-    images, labels = probe.batches[0]
+    """16 standard normal images of the batches' shape; index 1 adds a hundredth of other noise to the same images.
+
+    More images do not help: the draw of the weights decides how much such a score varies.
+    """
+    shape = (16, *probe.batches[0][0].shape[1:])
     rng = torch.Generator().manual_seed(derive(probe.seed, "noise"))
-    made = torch.randn(images.shape, generator=rng)
+    made = torch.randn(shape, generator=rng)
     for _ in range(index):
-        made = made + 0.01 * torch.randn(images.shape, generator=rng)
-    return made.to(probe.device).contiguous(memory_format=torch.channels_last), labels.to(probe.device)
+        made = made + 0.01 * torch.randn(shape, generator=rng)
+    labels = torch.zeros(len(made), dtype=torch.int64, device=probe.device)
+    return made.to(probe.device).contiguous(memory_format=torch.channels_last), labels
 
 
 def loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ def score(
     """The zero-shot scores of one network, in a few forward and backward passes.
 
     Use it to compare untrained networks on your images; scores of different proxies cannot be compared with each
-    other, and most only make sense under one batch size. Costs three forwards and one backward of one batch with the
-    default proxies. The model and the global random states stay as they are.
+    other, and most only make sense under one batch size. Costs one forward and one backward of one batch with the
+    default proxies, and a few passes of 16 images and of one. The model and the global random states stay as they are.
 
     model:    any module that maps (N, C, H, W) to logits (N, classes).
     images:   float (N, C, H, W), used as they are; or uint8 (N, H, W, C) or (N, C, H, W), normalised by `mean` and

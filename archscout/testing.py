@@ -1,0 +1,104 @@
+"""Checks for methods of your own: what archscout expects of them, as functions to call in your tests."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def tiny_network(channels: int = 3, classes: int = 4, seed: int = 0) -> nn.Sequential:
+    """A small convolutional network with batch normalisation and ReLU, drawn from a seed of its own."""
+    from archscout.probe import seeded
+
+    with seeded(seed, "tiny"):
+        return nn.Sequential(
+            nn.Conv2d(channels, 6, 3, padding=1, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(6, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, classes),
+        )
+
+
+def check_proxy(proxy: Any) -> None:
+    """Check a proxy of your own: a name, "module:name", a Proxy or a function (Probe) -> float.
+
+    Call it in a test; costs a dozen passes of a tiny network. Raises AssertionError, with what is wrong, unless it
+
+    * gives a finite number for a small convolutional network,
+    * gives the same number again under the same seed, alone and next to other proxies,
+    * leaves the network (weights, buffers, mode, gradients, hooks), the batch and the random states of torch, NumPy and
+      Python as they were,
+    * has no score, for a stated reason, where the network's weights are NaN and the proxy reads data.
+    """
+    from archscout.proxies import DEFAULT, PROXIES
+    from archscout.scoring import methods_of, score
+
+    ((name, method),) = methods_of([proxy]).items()
+    model = tiny_network().eval()
+    first_weight, *_, last_bias = model.parameters()
+    first_weight.requires_grad_(False)
+    last_bias.grad = torch.ones_like(last_bias)
+    rng = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(32, 3, 8, 8, generator=rng), torch.randint(4, (32,), generator=rng)
+    before = _state(model, images, labels)
+
+    def read(network: nn.Module = model, proxies: Any = (proxy,)) -> Any:
+        return score(network, images, labels, proxies=proxies, batch_size=16, seed=3)
+
+    first = read()
+    assert name in first, f"proxy '{name}' has no score for a small convolutional network: {first.failures.get(name)}"
+    assert _same(before, _state(model, images, labels)), (
+        f"proxy '{name}' changed the network, the batch or a random state: work on probe.copy(), draw from a generator"
+    )
+    assert read()[name] == first[name], f"proxy '{name}' is not determined by the seed: {first[name]}, {read()[name]}"
+    others = [other for other in DEFAULT if other != name]
+    beside = read(proxies=(*others, proxy))[name]
+    assert beside == first[name], f"proxy '{name}' depends on its neighbours: {first[name]} alone, {beside} beside them"
+    assert math.isfinite(first[name])
+
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in broken.parameters():
+            parameter.fill_(math.nan)
+    result = read(broken)
+    reads = bool(method.needs) and not any(str(need).endswith(("@noise", "@noise1")) for need in method.needs)
+    assert not reads or name not in result, f"proxy '{name}' scored a network of NaN weights: {result.get(name)}"
+    assert name in result or result.failures[name], f"proxy '{name}' failed without a reason"
+    assert name not in PROXIES or PROXIES[name] is not method or method.paper, f"proxy '{name}' names no source"
+
+
+def _state(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> list[Any]:
+    """Everything that scoring must not change."""
+    numpy: Any = np.random.get_state()
+    return [
+        *(value.detach().clone() for value in model.state_dict().values()),
+        *(None if p.grad is None else p.grad.clone() for p in model.parameters()),
+        [p.requires_grad for p in model.parameters()],
+        [m.training for m in model.modules()],
+        [(len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()],
+        images.clone(),
+        images.requires_grad,
+        labels.clone(),
+        torch.get_rng_state(),
+        torch.from_numpy(np.asarray(numpy[1], dtype=np.int64)),
+        numpy[2:],
+        random.getstate(),
+    ]
+
+
+def _same(first: list[Any], second: list[Any]) -> bool:
+    return all(
+        torch.equal(one, other) if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) else one == other
+        for one, other in zip(first, second, strict=True)
+    )
