@@ -59,8 +59,9 @@ def executor(
              60 s". In this process nothing can be stopped, so with workers=0 it has no effect.
 
     An exception costs its item only (failure "ValueError: ..."), so does the death of a worker (no memory, a crash).
-    On Ray such an item is tried a second time, since its machine may have gone. Overhead: about a millisecond per item
-    between processes. Raises UserError for work that cannot be sent, for workers that cannot start, and where Ray is missing.
+    On Ray such an item is tried a second time, since its machine may have gone. Overhead: a fraction of a millisecond
+    per item between processes. Raises UserError for work that cannot be sent, for workers that cannot start, and where
+    Ray is missing.
     """
     if threads < 1 or (timeout is not None and not timeout > 0):
         raise UserError(f"wanted threads >= 1 and timeout > 0 seconds, got threads={threads} and timeout={timeout}")
