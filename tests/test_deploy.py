@@ -1,0 +1,366 @@
+"""ONNX export, prediction through ONNX Runtime, and weight files."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from archscout import deploy
+from archscout.deploy import Export, export_onnx, load_weights, measure_onnx, predict, save_weights
+from archscout.errors import UserError
+
+HOSTILE = ("<script>alert(1)</script>", 'a "quoted", \\ name\n', "../../etc", "Grün 🌲", "")
+MEAN, STD = (120.0, 100.0, 80.0), (60.0, 50.0, 40.0)
+
+
+class Net(nn.Module):
+    """Everything awkward at once: interpolation inside, grouped strided convolution, batch norm, dropout, pooling."""
+
+    def __init__(self, channels: int = 3, classes: int = 5) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 8, 3, padding=1)
+        self.bn = nn.BatchNorm2d(8)
+        self.down = nn.Conv2d(8, 8, 3, stride=2, groups=4)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.interpolate(x, size=(13, 13), mode="bilinear", align_corners=False)
+        x = self.down(torch.relu(self.bn(self.conv(x))))
+        x = nn.functional.adaptive_avg_pool2d(x, 1).flatten(1)
+        return self.head(self.drop(x))
+
+
+def net(channels: int = 3, classes: int = 5) -> nn.Module:
+    """A network with the weights and running statistics of a few made-up training steps, so that its outputs differ."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = Net(channels, classes)
+        for _ in range(3):
+            model(torch.randn(16, channels, 11, 11))
+        with torch.no_grad():
+            model.head.weight.mul_(8)
+    return model
+
+
+def pixels(n: int, channels: int = 3, size: int = 11) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, channels, size, size)).astype(np.uint8)
+
+
+def by_torch(
+    model: nn.Module, images: np.ndarray, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD
+) -> np.ndarray:
+    x = torch.from_numpy(images).double().numpy()
+    normed = (x - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
+    was = model.training
+    with torch.no_grad():
+        out = model.eval()(torch.from_numpy(normed).float()).softmax(1).numpy()
+    model.train(was)
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path, Export]:
+    model, path = net(), tmp_path_factory.mktemp("onnx") / "model.onnx"
+    done = export_onnx(
+        model,
+        path,
+        input_shape=(3, 11, 11),
+        classes=HOSTILE,
+        mean=MEAN,
+        std=STD,
+        check_images=pixels(20),
+        metadata={"run": "a run", "note": "ünï"},
+    )
+    return model, path, done
+
+
+def test_the_file_computes_what_torch_computes(exported: tuple[nn.Module, Path, Export]) -> None:
+    model, path, done = exported
+    assert done.max_difference < 1e-5
+    assert done.agreement == 1.0
+    assert (done.images, done.exporter) == (20, "dynamo")
+    assert done.bytes == path.stat().st_size
+    assert json.loads(json.dumps(done.to_json()))["path"] == "model.onnx"
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for n in (1, 7):
+        logits, probabilities = session.run(None, {"image": pixels(n).astype(np.float32)})
+        assert probabilities.shape == (n, 5)
+        np.testing.assert_allclose(probabilities, by_torch(model, pixels(n)), atol=1e-5)
+        np.testing.assert_allclose(probabilities, torch.from_numpy(logits).softmax(1).numpy(), atol=1e-6)
+    assert probabilities.std(0).max() > 0.01  # the images are told apart, so that the equality means something
+
+
+def test_the_file_is_one_and_says_what_it_is(exported: tuple[nn.Module, Path, Export]) -> None:
+    _, path, done = exported
+    assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model, full_check=True)
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    assert tuple(json.loads(about["classes"])) == HOSTILE
+    assert {k: about[k] for k in ("size", "channels", "colour", "layout", "range", "run", "note")} == {
+        "size": "11x11",
+        "channels": "3",
+        "colour": "RGB",
+        "layout": "NCHW",
+        "range": "0..255",
+        "run": "a run",
+        "note": "ünï",
+    }
+    assert about["archscout"]
+    (entry,) = model.graph.input
+    assert entry.name == "image"
+    assert [d.dim_param or d.dim_value for d in entry.type.tensor_type.shape.dim] == ["batch", 3, 11, 11]
+    assert [out.name for out in model.graph.output] == ["logits", "probabilities"]
+    assert done.opset == next(o.version for o in model.opset_import if o.domain == "")
+
+
+def test_the_file_names_no_folder_of_this_machine(exported: tuple[nn.Module, Path, Export]) -> None:
+    content = exported[1].read_bytes()
+    for folder in (Path(deploy.__file__).parent, Path(__file__).parent, Path(torch.__file__).parent):
+        assert str(folder).encode() not in content
+
+
+def test_export_is_silent_and_leaves_the_model(
+    capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder, tmp_path: Path
+) -> None:
+    model = net().train()
+    model.bn.eval()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes, state = [m.training for m in model.modules()], torch.get_rng_state()
+    done = export_onnx(model, tmp_path / "m.onnx", input_shape=(3, 11, 11), classes=list("abcde"), mean=MEAN, std=STD)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+    assert done.max_difference < 1e-5
+    assert [m.training for m in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_grey_networks_and_prediction_of_png_files(tmp_path: Path) -> None:
+    model = net(channels=1, classes=3)
+    export_onnx(model, tmp_path / "g.onnx", input_shape=(1, 11, 11), classes=["x", "y", "z"], mean=(99.0,), std=(70.0,))
+    images = pixels(5, channels=1)
+    files = []
+    for i, image in enumerate(images):
+        files.append(tmp_path / f"{i}.png")
+        Image.fromarray(image[0]).save(files[-1])
+    found = predict(tmp_path / "g.onnx", files, batch=2)
+    expected = by_torch(model, images, (99.0,), (70.0,))
+    got = np.array([list(p.probabilities.values()) for p in found if p.probabilities])
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    assert [p.label for p in found] == [("x", "y", "z")[i] for i in expected.argmax(1)]
+    assert [p.name for p in found] == [str(file) for file in files]
+    colour = np.repeat(images[0].transpose(1, 2, 0), 3, axis=2)  # grey in three channels is the same image
+    assert predict(tmp_path / "g.onnx", [colour])[0].confidence == pytest.approx(found[0].confidence)
+
+
+def test_prediction_reads_every_kind_of_image(exported: tuple[nn.Module, Path, Export], tmp_path: Path) -> None:
+    model, path, _ = exported
+    image = pixels(1)[0].transpose(1, 2, 0)
+    expected = by_torch(model, pixels(1))[0]
+    Image.fromarray(image).save(tmp_path / "plain.png")
+    exif = Image.Exif()
+    exif[274] = 6  # to be shown turned by 90 degrees clockwise
+    Image.fromarray(np.ascontiguousarray(np.rot90(image))).save(tmp_path / "turned.png", exif=exif)
+    rgba = np.dstack([image, np.full((11, 11), 255, np.uint8)])
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    inputs = [tmp_path / "plain.png", str(tmp_path / "turned.png"), tmp_path / "alpha.png"]
+    inputs += [image, image.transpose(2, 0, 1), image.astype(np.uint16) * 257]  # type: ignore[list-item]
+    for found in predict(path, inputs):
+        assert found.failure is None, found
+        np.testing.assert_allclose(list(found.probabilities.values()), expected, atol=1e-5)  # type: ignore[union-attr]
+        assert tuple(found.probabilities) == HOSTILE  # type: ignore[arg-type]
+        assert found.label == HOSTILE[int(expected.argmax())]
+        assert found.confidence == pytest.approx(expected.max(), abs=1e-5)
+    wide = Image.fromarray(np.pad(image, ((0, 0), (4, 4), (0, 0))))  # the centre is the image
+    wide.save(tmp_path / "wide.png")
+    np.testing.assert_allclose(
+        list(predict(path, [tmp_path / "wide.png"])[0].probabilities.values()),  # type: ignore[union-attr]
+        expected,
+        atol=1e-5,
+    )
+
+
+def test_an_unreadable_image_fails_alone(exported: tuple[nn.Module, Path, Export], tmp_path: Path) -> None:
+    _, path, _ = exported
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG not really")
+    Image.fromarray(pixels(1)[0].transpose(1, 2, 0)).save(tmp_path / "good.png")
+    found = predict(
+        path, [tmp_path / "broken.png", tmp_path / "good.png", tmp_path / "absent.png", np.zeros((2, 2, 7)), tmp_path]
+    )
+    assert [p.failure is None for p in found] == [False, True, False, False, False]
+    assert found[0].label is None
+    assert found[0].confidence is None
+    assert "shape (2, 2, 7)" in str(found[3].failure)
+    assert predict(path, []) == []
+
+
+def test_files_that_are_no_model(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(UserError, match="cannot load"):
+        predict(tmp_path / "text.onnx", [])
+    with pytest.raises(UserError, match="cannot load"):
+        measure_onnx(tmp_path / "absent.onnx")
+    stranger = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Relu", ["x"], ["y"])],
+            "g",
+            [onnx.helper.make_tensor_value_info("x", 1, [1])],
+            [onnx.helper.make_tensor_value_info("y", 1, [1])],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    onnx.save(stranger, str(tmp_path / "stranger.onnx"))
+    with pytest.raises(UserError, match="wanted an ONNX file by archscout"):
+        predict(tmp_path / "stranger.onnx", [])
+
+
+def test_the_latency_of_the_file(exported: tuple[nn.Module, Path, Export]) -> None:
+    found = measure_onnx(exported[1], seconds=0.05)
+    assert (found.runtime, found.threads, found.device) == ("onnxruntime", 1, "cpu")
+    assert 0 < found.low <= found.median <= found.high <= found.p95
+
+
+def test_tracing_is_the_second_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = torch.onnx.export
+
+    def only_tracing(*args: object, dynamo: bool, **kwargs: object) -> object:
+        if dynamo:
+            raise RuntimeError("the new exporter does not know this")
+        return original(*args, dynamo=False, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.onnx, "export", only_tracing)
+    model = net()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = export_onnx(
+            model, tmp_path / "t.onnx", input_shape=(3, 11, 11), classes=list("abcde"), mean=MEAN, std=STD
+        )
+    assert done.exporter == "tracing"
+    images = pixels(7)
+    found = predict(tmp_path / "t.onnx", list(images))
+    got = np.array([list(p.probabilities.values()) for p in found if p.probabilities])
+    np.testing.assert_allclose(got, by_torch(model, images), atol=1e-5)
+
+
+def test_a_file_that_computes_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = deploy._onnx_probabilities
+    monkeypatch.setattr(deploy, "_onnx_probabilities", lambda *a: original(*a) + 0.002)
+    with pytest.raises(UserError, match=r"differs from PyTorch by 0\.002"):
+        export_onnx(net(), tmp_path / "m.onnx", input_shape=(3, 11, 11), classes=list("abcde"), mean=MEAN, std=STD)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["a", "b"]}, "5 outputs, but 2 class names"),
+        ({"classes": ["a"] * 5}, "must differ"),
+        ({"mean": (1.0,)}, "need 3 values"),
+        ({"std": (1.0, 0.0, 1.0)}, "above 0"),
+        ({"metadata": {"classes": "x"}}, "choose another key"),
+        ({"check_images": np.zeros((2, 3, 5, 5))}, r"wanted \(N, 3, 11, 11\)"),
+        ({"path": "no/such/folder/m.onnx"}, "no folder"),
+    ],
+)
+def test_requests_that_cannot_be_met(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    request: dict[str, object] = {
+        "path": tmp_path / "m.onnx",
+        "input_shape": (3, 11, 11),
+        "classes": list("abcde"),
+        "mean": MEAN,
+        "std": STD,
+    }
+    with pytest.raises(UserError, match=message):
+        export_onnx(net(), **{**request, **change})  # type: ignore[arg-type]
+
+
+def test_a_network_that_diverged_is_refused(tmp_path: Path) -> None:
+    model = net()
+    with torch.no_grad():
+        model.head.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        export_onnx(model, tmp_path / "m.onnx", input_shape=(3, 11, 11), classes=list("abcde"), mean=MEAN, std=STD)
+
+
+# --- weights ---
+
+
+def test_weights_round_trip(tmp_path: Path) -> None:
+    model, other = net(), Net()
+    save_weights(model, tmp_path / "w.safetensors")
+    load_weights(other, tmp_path / "w.safetensors")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+    assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+def test_shared_and_overlapping_tensors(tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 4, bias=False))
+        model[2].weight = model[0].weight
+        model[3].weight = nn.Parameter(model[0].weight.detach().t())  # the same memory in another order
+        return model
+
+    model, other = tied(), tied()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.arange(16.0).view(4, 4))
+    save_weights(model, tmp_path / "w.safetensors")
+    load_weights(other, tmp_path / "w.safetensors")
+    assert torch.equal(other[0].weight, model[0].weight)
+    assert other[2].weight is other[0].weight
+    assert torch.equal(other[3].weight, model[3].weight)
+
+
+def test_channels_last_weights_round_trip(tmp_path: Path) -> None:
+    model, other = net().to(memory_format=torch.channels_last), Net()
+    save_weights(model, tmp_path / "w.safetensors")
+    load_weights(other, tmp_path / "w.safetensors")
+    assert torch.equal(other.conv.weight, model.conv.weight)
+
+
+def test_weights_of_another_network(tmp_path: Path) -> None:
+    save_weights(net(), tmp_path / "w.safetensors")
+    wide = Net(classes=7)
+    before = {name: tensor.clone() for name, tensor in wide.state_dict().items()}
+    with pytest.raises(UserError, match=r"tensor 'head.weight' .* is .*\(5, 8\).* wants .*\(7, 8\)"):
+        load_weights(wide, tmp_path / "w.safetensors")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in wide.state_dict().items())
+    with pytest.raises(UserError, match=r"no tensor '0\.weight'"):
+        load_weights(nn.Sequential(nn.Linear(2, 2)), tmp_path / "w.safetensors")
+    short = Net()
+    short.head = nn.Linear(8, 5, bias=False)
+    with pytest.raises(UserError, match=r"a tensor 'head.bias' that this network lacks"):
+        load_weights(short, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="no weights at"):
+        load_weights(net(), tmp_path / "absent.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(UserError, match="no weights that can be read"):
+        load_weights(net(), tmp_path / "text.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_weights(net(), tmp_path / "w.safetensors")
+    before = (tmp_path / "w.safetensors").read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(deploy.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_weights(Net(), tmp_path / "w.safetensors")
+    assert (tmp_path / "w.safetensors").read_bytes() == before
+    assert os.listdir(tmp_path) == ["w.safetensors"]
