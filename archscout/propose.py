@@ -19,7 +19,7 @@ from archscout.space import Arch, SearchSpace
 
 log = logging.getLogger("archscout")
 
-GENERATION = 32  # proposals asked at once; fixed, so that results never depend on the number of workers
+GENERATION = 16  # proposals asked at once; fixed, so that results never depend on the number of workers
 COUNTED = ("params", "macs", "flops", "memory")
 
 
@@ -60,7 +60,7 @@ class Costing:
         return self.known[key]
 
 
-def feasible_sampler(costing: Costing, tries: int = 40, steps: int = 120) -> Callable[[np.random.Generator], Arch]:
+def feasible_sampler(costing: Costing, tries: int = 20, steps: int = 60) -> Callable[[np.random.Generator], Arch]:
     """A way to draw random architectures within the limits: rejection first, then mutations toward the limits.
 
     Uniform over feasible architectures while rejection succeeds; where feasible ones are rarer than about 1 in `tries`,
