@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -178,8 +179,6 @@ def combined(
 
 def reinitialised(model: nn.Module, seed: int) -> nn.Module:
     """A copy whose layers with `reset_parameters` are drawn anew; parameters outside such layers stay as given."""
-    import copy
-
     network = copy.deepcopy(model)
     with seeded(seed, "reset"):
         for module in network.modules():
