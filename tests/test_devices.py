@@ -52,8 +52,8 @@ def small_space() -> SearchSpace:
 
 def test_a_twenty_times_larger_network_is_slower() -> None:
     small = measure_latency(net(8, 2), (3, 16, 16), seconds=0.1)
-    large = measure_latency(net(32, 4), (3, 16, 16), seconds=0.1)
-    assert trace(net(32, 4), (3, 16, 16)).macs > 20 * trace(net(8, 2), (3, 16, 16)).macs
+    large = measure_latency(net(64, 4), (3, 16, 16), seconds=0.1)
+    assert trace(net(64, 4), (3, 16, 16)).macs > 20 * trace(net(8, 2), (3, 16, 16)).macs
     assert large.low > small.high
     assert large.median > 2 * small.median
 
@@ -315,12 +315,43 @@ def test_accuracy_on_a_quiet_device_with_the_real_law(monkeypatch: pytest.Monkey
         value = law(trace(model, input_shape))
         return Latency(value, value, value, value, 20, 0.0, "cpu", "torch", 1)
 
+    def per_image(seen: Trace, batch: int) -> float:
+        return 2 * len(seen.ops) / batch + 1e-6 * seen.macs
+
+    def step(model: nn.Module, input_shape: tuple[int, int, int], classes: int, **how: int) -> float:
+        return per_image(trace(model, input_shape), how["batch"]) / how["threads"]
+
     monkeypatch.setattr(profile_module, "measure_latency", pretend)
-    monkeypatch.setattr(profile_module, "measure_training", lambda m, s, c, **k: law(trace(m, s)) / k["threads"])
+    monkeypatch.setattr(profile_module, "measure_training", step)
     monkeypatch.setattr(profile_module, "FREE", -1.0)
     found = measure_profile(space, networks=12, seconds=5.0, train_threads=2)
     assert found.speedup == pytest.approx(2)
     for arch in space:
         seen = trace(space.build(arch), space.input_shape)
         assert found.latency(seen) == pytest.approx(law(seen), rel=0.05)
-        assert found.training(seen) == pytest.approx(law(seen) / 2, rel=0.05)
+        assert found.training(seen) == pytest.approx(per_image(seen, 64) / 2, rel=0.05)
+
+
+def test_steps_of_fewer_images_than_are_predicted() -> None:
+    """A step costs 2 ms an operation once, and 1e-6 ms a multiply-add for each image."""
+    space = small_space()
+    traces = [trace(space.build(arch), space.input_shape) for arch in space]
+
+    def per_image(seen: Trace, batch: int) -> float:
+        return 2 * len(seen.ops) / batch + 1e-6 * seen.macs
+
+    found = fit_profile(
+        traces,
+        [law(seen) for seen in traces],
+        [per_image(seen, 16) for seen in traces],
+        names=[space.format(arch) for arch in space],
+        device="toy",
+        threads=1,
+        train_threads=1,
+        batch=64,
+        step=16,
+        space=space.name,
+        input_shape=space.input_shape,
+    )
+    for seen in traces:
+        assert found.training(seen) == pytest.approx(per_image(seen, 64), rel=0.05)

@@ -30,9 +30,11 @@ class Profile:
     latency_terms, training_terms: milliseconds per unit of each feature (see `features`), none below zero.
     half_width, training_half_width: relative; nine of ten measured networks lay this near to the prediction of a fit
         that had not seen them. 1.0 where fewer than three networks were measured.
-    batch: images of a training step.  networks: how many were measured.
+    batch: images of the training step that is predicted.  step: images of those that were timed, at most `batch`.
+    networks: how many were measured.
     speedup: how many times faster training steps are with `train_threads` threads than with one; in training_terms.
-    measured: of each network its text, macs, latency (ms) and training (ms per image, None where time was short).
+    measured: of each network its text, macs, latency (ms) and training (ms per image of a step of
+        `step` images, None where time was short).
     """
 
     device: str
@@ -41,6 +43,7 @@ class Profile:
     threads: int
     train_threads: int
     batch: int
+    step: int
     space: str
     input_shape: tuple[int, int, int]
     networks: int
@@ -102,7 +105,8 @@ def measure_profile(
 
     Up to 200 random architectures are traced, and `networks` of them measured, from the least to the most macs. Latency
     is timed in two separate rounds and the faster one counts, since another program can only slow a network down.
-    Training steps have `batch` images, fewer where that would take too long. On a CPU they are timed with one thread,
+    Training is predicted for steps of `batch` images, and timed with fewer where that would take too long: the time per
+    operation is then spread over more images than were timed. On a CPU steps are timed with one thread,
     which other programs disturb least, and divided by the speed-up that a few networks show with `train_threads`
     threads (at least 1, and 1 on a machine whose cores are taken). `limits` (cost -> largest value) keeps the measured
     networks within the limits on counted costs, where enough are. `on_progress(done, total)` is called along the way.
@@ -148,7 +152,7 @@ def measure_profile(
                 model, space.input_shape, device=device, threads=threads, seconds=0.1 * seconds / count, min_repeats=5
             ).median
             advance()
-    size = _step_size(batch, latencies.min(0), 1000 * 0.4 * seconds)
+    size = _step_size(batch, latencies.min(0), 1000 * 0.35 * seconds)
     alone = 1 if where.type == "cpu" else train_threads
     trainings = np.full(count, np.inf)
     wall, core = time.perf_counter(), time.process_time()
@@ -176,7 +180,8 @@ def measure_profile(
         device=device_name(where),
         threads=threads,
         train_threads=train_threads,
-        batch=size,
+        batch=batch,
+        step=size,
         speedup=speedup,
         space=space.name,
         input_shape=space.input_shape,
@@ -197,13 +202,18 @@ def fit_profile(
     input_shape: tuple[int, int, int],
     runtime: str = "torch",
     speedup: float = 1.0,
+    step: int | None = None,
 ) -> Profile:
-    """The profile that fits measured milliseconds. Use it for timings that come from elsewhere, such as a phone."""
+    """The profile that fits measured milliseconds. Use it for timings that come from elsewhere, such as a phone.
+
+    `trainings` are milliseconds per image of steps of `step` images (default `batch`), None where there is none.
+    """
+    step = step or batch
     trained = [i for i, value in enumerate(trainings) if value is not None]
     all_features = [features(seen) for seen in traces]
     latency_terms, half_width = _fit(all_features, list(latencies))
     training_terms, training_half_width = _fit(
-        [all_features[i] for i in trained], [value for value in trainings if value is not None]
+        [_per_step(all_features[i], batch / step) for i in trained], [value for value in trainings if value is not None]
     )
     return Profile(
         device=device,
@@ -212,6 +222,7 @@ def fit_profile(
         threads=threads,
         train_threads=train_threads,
         batch=batch,
+        step=step,
         space=space,
         input_shape=input_shape,
         networks=len(traces),
@@ -316,11 +327,17 @@ def _models(space: SearchSpace, chosen: Sequence[tuple[Arch, Trace]]) -> Iterato
 def _step_size(batch: int, latencies: np.ndarray, allowed: float) -> int:
     """Images of a training step, at most `batch` and at least 8, so that two steps of each network take `allowed` ms.
 
-    An image in a training step is taken to cost as much as 1.5 single inferences.
+    An image in a training step is taken to cost as much as 3 single inferences.
     """
-    while batch > 8 and 2 * 1.5 * float(latencies.sum()) * batch > allowed:
+    while batch > 8 and 2 * 3 * float(latencies.sum()) * batch > allowed:
         batch //= 2
     return batch
+
+
+def _per_step(found: Mapping[str, float], ratio: float) -> dict[str, float]:
+    """The features of an image in a step `ratio` times smaller, which bears more of what a step costs once."""
+    once = ("network", "count/")
+    return {name: value * ratio if name.startswith(once) else value for name, value in found.items()}
 
 
 def _predicted(found: Mapping[str, float], terms: Mapping[str, float]) -> float:
