@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from archscout.verbs import predict as predict
     from archscout.errors import UserError as UserError
     from archscout.pipeline import demo as demo
     from archscout.pipeline import resume as resume
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from archscout.space import SearchSpace as SearchSpace
     from archscout.verbs import export as export
     from archscout.verbs import methods as methods
+    from archscout.verbs import predict as predict
     from archscout.verbs import report as report
 
 HOME = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
+import multiprocessing.context
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -14,13 +15,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any, Protocol
 
 from archscout.errors import UserError
 
 AHEAD = 32  # items handed out per worker before the first of them is taken back
 DIED = "the worker process died"
+SAME = -1.0  # the timeout that the pool was made with
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,11 @@ class Outcome:
 class Pool(Protocol):
     """What `executor` gives."""
 
-    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
-        """The outcomes of items, in item order; taken from a limited number of items at a time."""
+    def map(self, items: Iterable[Any], timeout: float | None = SAME) -> Iterator[Outcome]:
+        """The outcomes of items, in item order; taken from a limited number of items at a time.
+
+        `timeout` is for these items; default: that of the pool.
+        """
         ...
 
 
@@ -52,8 +56,9 @@ def executor(
     workers: 0 runs in this process; N >= 1 in N processes of their own, which start with the first item (some seconds
              each, mostly importing torch) and end with the block; "ray" or "ray://host:port" on a Ray cluster, one
              actor for every `threads` CPUs of it.
-    work:    a callable object or function of a module, with everything it needs; it is sent to each worker once, items
-             and values travel as pickles. It must not draw from global generators unless it restores them.
+    work:    a callable object or function, with everything it needs; it is sent to each worker once, by cloudpickle, so
+             that functions of a script or notebook travel too; items and values travel as pickles. It must not draw
+             from global generators unless it restores them.
     threads: torch and BLAS threads of each call. Results are equal for every `workers` at equal `threads`.
     timeout: seconds after which one item is stopped at the cost of that item only; its failure says "took longer than
              60 s". In this process nothing can be stopped, so with workers=0 it has no effect.
@@ -93,7 +98,7 @@ class _Here:
         self._work, self._threads = work, threads
         self._blas = ThreadpoolController()
 
-    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
+    def map(self, items: Iterable[Any], timeout: float | None = SAME) -> Iterator[Outcome]:
         for item in items:
             with self._blas.limit(limits=self._threads, user_api="blas"), _torch_threads(self._threads):
                 value, failure, seconds = attempt(self._work, item)
@@ -145,25 +150,41 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
-class _Pickler(pickle.Pickler):
-    """Refuses what another process could not import."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type | FunctionType) and obj.__module__ == "__main__":
-            raise pickle.PicklingError(f"'{obj.__qualname__}' is defined in the script itself")
-        return NotImplemented
-
-
 def _pickled(work: Any) -> bytes:
-    buffer = io.BytesIO()
+    import cloudpickle
+
     try:
-        _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(work)
+        return cloudpickle.dumps(work)
     except (pickle.PicklingError, AttributeError, TypeError, NotImplementedError) as error:
         raise UserError(
-            f"cannot send the work to worker processes ({_reason(error)}): define it in a module that can be imported, "
-            "or use workers=0"
+            f"cannot send the work to worker processes ({_reason(error)}): leave open files, locks and the like out of "
+            "your own methods, or use workers=0"
         ) from None
-    return buffer.getvalue()
+
+
+_starting = threading.Lock()
+
+
+class _Process(multiprocessing.context.SpawnProcess):
+    """A new process that does not run the caller's script again: it gets all it needs by cloudpickle.
+
+    Without this a script had to call archscout under `if __name__ == "__main__":`.
+    """
+
+    def start(self) -> None:
+        main = sys.modules["__main__"]
+        with _starting:
+            kept = {name: main.__dict__[name] for name in ("__file__", "__spec__") if name in main.__dict__}
+            main.__dict__.pop("__file__", None)
+            main.__spec__ = None
+            try:
+                super().start()
+            finally:
+                main.__dict__.update(kept)
+
+
+class _Context(multiprocessing.context.SpawnContext):
+    Process = _Process  # type: ignore[assignment]
 
 
 @dataclass
@@ -179,7 +200,7 @@ class _Processes:
     """Worker processes; started with the first item."""
 
     def __init__(self, workers: int, work: Any, threads: int, timeout: float | None) -> None:
-        self._workers, self._threads, self._timeout = workers, threads, timeout
+        self._workers, self._threads, self._timeout, self._usual = workers, threads, timeout, timeout
         self._payload = _pickled(work)
         self._pool: Any = None
 
@@ -198,11 +219,12 @@ class _Processes:
                 max_workers=self._workers,
                 initializer=_start_worker,
                 initargs=(self._payload, self._threads),
-                context=multiprocessing.get_context("spawn"),
+                context=_Context(),
             )
         return self._pool.schedule(_work_in_worker, args=(item,), timeout=self._timeout)
 
-    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
+    def map(self, items: Iterable[Any], timeout: float | None = SAME) -> Iterator[Outcome]:
+        self._timeout = self._usual if timeout == SAME else timeout
         source = iter(items)
         waiting: deque[_Handed] = deque()
         more, broken = True, 0
@@ -225,9 +247,8 @@ class _Processes:
                     self.stop()
                     if broken > 2:
                         raise UserError(
-                            f"worker processes end while they start ({_reason(error)}): a script must be a "
-                            'file, and call archscout under `if __name__ == "__main__":`; if it is, use fewer workers '
-                            "(memory?) or workers=0"
+                            f"worker processes end while they start ({_reason(error)}): use fewer workers, if memory "
+                            "is short, or workers=0"
                         ) from None
                     for handed in waiting:
                         if handed.future and not (handed.future.done() and handed.future.exception() is None):

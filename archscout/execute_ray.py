@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from archscout.errors import UserError
-from archscout.execute import AHEAD, DIED, Outcome, packed_attempt, too_long, unpacked
+from archscout.execute import AHEAD, DIED, SAME, Outcome, packed_attempt, too_long, unpacked
 
 
 @contextmanager
@@ -75,7 +75,7 @@ class _Actors:
         cpus = float(ray.cluster_resources().get("CPU", 1))
         share = min(float(threads), cpus)
         self._actor: Any = ray.remote(num_cpus=share, max_restarts=0, max_task_retries=0)(Actor)
-        self._threads, self._timeout = threads, timeout
+        self._threads, self._timeout, self._usual = threads, timeout, timeout
         try:
             self._work = ray.put(work)
         except TypeError as error:
@@ -103,7 +103,8 @@ class _Actors:
             ray.kill(actor)
         self._starting, self._idle, self._busy = {}, [], {}
 
-    def map(self, items: Iterable[Any]) -> Iterator[Outcome]:
+    def map(self, items: Iterable[Any], timeout: float | None = SAME) -> Iterator[Outcome]:
+        self._timeout = self._usual if timeout == SAME else timeout
         source = enumerate(items)
         queue: deque[tuple[int, Any, int]] = deque()  # number, item, trial
         done: dict[int, Outcome] = {}

@@ -347,10 +347,9 @@ def choose_network(
     sampled = require_feasible(costing, [draws.sample(rng) for _ in range(48)])
 
     shared = data.share(run.folder / "cache") if config.workers != 0 and config.workers != "ray" else data
-    recipe = recipe_of(config, data, metric)
     scorer = Scorer(space, batches=scoring_batches(data, config.seed), proxies=methods.given, seed=config.seed)
     rival = portable(plain, (data.shape, len(data.classes)))
-    trainer = Trainer((space, rival), shared, recipe, metric, methods.select, config.threads, config.device)
+    trainer = Trainer((space, rival), shared, metric, methods.select, config.threads, config.device)
     workers = config.workers if config.device == "cpu" else 0
     with executor(workers, Work(scorer, trainer), threads=config.threads, timeout=config.timeout) as pool:
         plan = make_plan(run, config, data, costing, sampled, pool, clock)
@@ -367,6 +366,7 @@ def choose_network(
                 entrants,
                 plan,
                 pool,
+                recipe=recipe_of(config, data, metric, sum(plan.rounds)),
                 seed=config.seed,
                 parallel=max(1, workers) if isinstance(workers, int) else 2,
                 on_progress=lambda n, best: bar.advance(n, best=best),
@@ -551,11 +551,16 @@ def scoring_batches(data: Data, seed: int) -> list[tuple[torch.Tensor, torch.Ten
     return batches
 
 
-def recipe_of(config: Config, data: Data, metric: str) -> Any:
+def recipe_of(config: Config, data: Data, metric: str, epochs: float) -> Any:
     """How networks of this run are trained; the same recipe for every entrant, the baseline included."""
     flip = bool(data.mirrors) if config.flip == "auto" else config.flip == "yes"
     return recipe_for(
-        data.part("train"), data.shape, len(data.classes), mirrors=flip, balanced=metric == "balanced_accuracy"
+        data.part("train"),
+        data.shape,
+        len(data.classes),
+        mirrors=flip,
+        balanced=metric == "balanced_accuracy",
+        epochs=epochs,
     )
 
 
@@ -622,7 +627,7 @@ def fully_train(
     Every change of the planned epochs is an event, so that a resumed training follows the same schedule.
     """
     part = data.merge("train", "validation")
-    recipe = recipe_of(config, data, metric)
+    usual = recipe_of(config, data, metric, plan.epochs if plan else 10.0)
     timed = config.budget is not None and config.epochs is None
     threads = config.train_threads
     if not timed:
@@ -632,12 +637,12 @@ def fully_train(
         budget = config.budget or 0.0
         rate = run.once(
             "training-rate",
-            lambda: {**best_rate(model, data, recipe.batch_size, config), "spent": clock.spent()},
+            lambda: {**best_rate(model, data, usual.batch_size, config), "spent": clock.spent()},
         )
         threads = rate["threads"]
         per_epoch = len(part) * rate["ms"] / 1000.0
         left = 0.97 * budget - rate["spent"] - audit_seconds(len(data.labels), rate["ms"], budget)
-        epochs = float(min(max(left / per_epoch, 2 * recipe.batch_size / len(part)), most_epochs(len(part))))
+        epochs = float(min(max(left / per_epoch, 2 * usual.batch_size / len(part)), most_epochs(len(part))))
         if plan is None or abs(epochs - plan.epochs) > 0.02 * plan.epochs:
             before = "unplanned" if plan is None else f"{plan.epochs:.3g}"
             run.once(
@@ -648,6 +653,7 @@ def fully_train(
                     "why": f"one image takes {rate['ms']:.3g} ms and {max(left, 0.0):.0f} s are left for it",
                 },
             )
+    recipe = recipe_of(config, data, metric, epochs)
     log.info("full training: %.3g epochs of %d images", epochs, len(part))
     with progress("full training", epochs) as bar:
         fitted = fit(

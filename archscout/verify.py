@@ -55,14 +55,13 @@ def initialise(space: SearchSpace, arch: Arch, seed: int) -> torch.nn.Module:
 class Trainer:
     """The work of one verification round, for a worker: continue (or start) an entrant and evaluate it.
 
-    Called with an item {space: int, arch, epochs, seconds, seed, round, state: bytes | None}; answers {validation,
-    accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights travel as safetensors
-    bytes, so workers need no common file system.
+    Called with an item {space: int, arch, recipe, epochs, seconds, seed, round, state: bytes | None}; answers
+    {validation, accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights travel as
+    safetensors bytes, so workers need no common file system.
     """
 
     spaces: tuple[SearchSpace, ...]
     data: Data
-    recipe: Recipe
     metric: str
     select: Any = "full"
     threads: int = 1
@@ -82,7 +81,7 @@ class Trainer:
             fitted = fit(
                 model,
                 train,
-                recipe=self.recipe,
+                recipe=item["recipe"],
                 epochs=item["epochs"],
                 seed=item["seed"] + item["round"],
                 mean=self.data.mean,
@@ -153,6 +152,11 @@ def within_seconds(seconds: float | None) -> Callable[[float], float | None]:
     return allow
 
 
+def patience(seconds: float | None) -> float | None:
+    """After how many seconds a training is given up as hanging; without a budget none is."""
+    return None if seconds is None else 5 * seconds + 60
+
+
 def epochs_for(entrant: Entrant, epochs: float, plan: Plan) -> float:
     """The epochs an entrant trains in a round: equal time under a budget, equal epochs in a run given by counts.
 
@@ -170,6 +174,7 @@ def verify(
     plan: Plan,
     pool: Any,
     *,
+    recipe: Recipe,
     seed: int,
     parallel: int = 1,
     on_progress: Callable[[int, str], None] = lambda n, best: None,
@@ -208,12 +213,14 @@ def verify(
             before = run.folder / "checkpoints" / checkpoint_name(entrant, number - 1)
             jobs.append(
                 (name, stored, {
-                    "space": spaces.index(entrant.space), "arch": entrant.arch, "seed": seed, "round": number,
-                    "epochs": epochs_for(entrant, epochs, plan), "seconds": job_seconds,
+                    "space": spaces.index(entrant.space), "arch": entrant.arch, "recipe": recipe,
+                    "seed": seed, "round": number, "epochs": epochs_for(entrant, epochs, plan), "seconds": job_seconds,
                     "state": before.read_bytes() if number else None,
                 })
             )  # fmt: skip
-        for (name, stored, _), outcome in zip(jobs, pool.map([job for *_, job in jobs]), strict=True):
+        for (name, stored, _), outcome in zip(
+            jobs, pool.map([job for *_, job in jobs], timeout=patience(job_seconds)), strict=True
+        ):
             answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
             state = answer.pop("state", None)
             if state is not None:
