@@ -1,4 +1,4 @@
-"""Archscout finds the neural network for your images and your hardware. The public names; nothing is computed at import."""
+"""Archscout finds the neural network for your images and your hardware. Importing it computes nothing."""
 
 from __future__ import annotations
 

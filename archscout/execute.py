@@ -174,17 +174,17 @@ class _Process(multiprocessing.context.SpawnProcess):
     def start(self) -> None:
         main = sys.modules["__main__"]
         with _starting:
-            kept = {name: main.__dict__[name] for name in ("__file__", "__spec__") if name in main.__dict__}
+            kept: dict[str, Any] = {n: vars(main)[n] for n in ("__file__", "__spec__") if n in vars(main)}
             main.__dict__.pop("__file__", None)
             main.__spec__ = None
             try:
                 super().start()
             finally:
-                main.__dict__.update(kept)
+                vars(main).update(kept)
 
 
 class _Context(multiprocessing.context.SpawnContext):
-    Process = _Process  # type: ignore[assignment]
+    Process = _Process
 
 
 @dataclass

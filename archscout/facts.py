@@ -62,7 +62,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
             "classes": data["classes"],
             "counts": data["counts"],
             "notes": data["notes"],
-            "split": "train, validation and test as listed in split.csv; the audit at the end is what opens the test part",
+            "split": "as listed in split.csv; the test part is opened by the audit at the end and by nothing else",
         }
     if plan := events.get("plan"):
         facts["plan"] = {k: v for k, v in plan.items() if k != "seconds"} | {"budget_seconds": config.get("budget")}

@@ -507,10 +507,11 @@ def shortlist(
         if len(entrants) < plan.finalists and admitted(costing, arch := space.parse(trial["arch"])):
             enter(costing, arch, "finalist")
     if not entrants:
+        limit = config.limits["latency"]
         best = min((run.recall(f"latency/{space.name}/{t['arch']}") or {"median": np.inf})["median"] for t in ranked)
         raise UserError(
             f"the best {min(len(ranked), 4 * plan.finalists + 16)} candidates all measure above the limit "
-            f"latency={format_cost('latency', config.limits['latency'])} (nearest {format_cost('latency', best)}); raise it"
+            f"latency={format_cost('latency', limit)} (nearest {format_cost('latency', best)}); raise it"
         )
     big = largest_within(costing, [space.parse(t["arch"]) for t in ranked], config.seed)
     if big is not None and admitted(costing, big):
@@ -686,7 +687,7 @@ def fully_train(
 
 
 def best_rate(model: torch.nn.Module, data: Data, batch: int, config: Config) -> dict[str, Any]:
-    """Milliseconds per image of a training step, and the thread count that is fastest: all, or one on a busy machine."""
+    """Milliseconds per image of a training step, and the fastest thread count: all, or one on a busy machine."""
     seconds = min(max(0.005 * (config.budget or 0.0), 0.5), 3.0)
     rates = {
         threads: measure_training(

@@ -83,8 +83,8 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     if usable < 0.2 * config.budget:
         need = math.ceil((rates.spent + reserve) * 1.6 / 60.0)
         raise UserError(
-            f"a budget of {config.budget:.0f} s is too short here: start-up took {rates.spent:.0f} s and the audit needs "
-            f"about {reserve:.0f} s; try --budget {need}m"
+            f"a budget of {config.budget:.0f} s is too short here: start-up took {rates.spent:.0f} s and the audit "
+            f"needs about {reserve:.0f} s; try --budget {need}m"
         )
     seconds = {stage: share * usable for stage, share in SHARES.items()}
     workers = config.workers if isinstance(config.workers, int) else 2

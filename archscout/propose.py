@@ -105,8 +105,8 @@ def require_feasible(costing: Costing, draws: Sequence[Arch]) -> list[Arch]:
         f"{name}={format_cost(name, min(costs[name] for costs in costing.known.values()))}" for name in costing.limits
     )
     raise UserError(
-        f"no network of space '{costing.space.name}' found within {wanted}; the nearest of {len(costing.known)} has {found} "
-        f"(least seen of each: {least}); raise the limits or take another --space"
+        f"no network of space '{costing.space.name}' found within {wanted}; the nearest of {len(costing.known)} has "
+        f"{found} (least seen of each: {least}); raise the limits or take another --space"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,10 @@ def rank(
     fresh = list(dict.fromkeys(c for t in todo if (c := ready.canonical(ready.parse(t))) not in by_canonical))
 
     rows: list[dict[str, str]] = []
-    file = open(out, "a" if done else "w", newline="", encoding="utf-8") if out is not None else None
-    try:
+    with ExitStack() as stack:
+        file = None
+        if out is not None:
+            file = stack.enter_context(open(out, "a" if done else "w", newline="", encoding="utf-8"))
         writer = csv.DictWriter(file, columns) if file else None
         if writer and not done:
             writer.writeheader()
@@ -125,9 +128,6 @@ def rank(
                     if number % CHUNK == 0:
                         flush_known()
             flush_known()
-    finally:
-        if file:
-            file.close()
     table = {**{text: {**row, "arch": text} for text, row in done.items()}, **{row["arch"]: row for row in rows}}
     frame = pd.DataFrame([table[text] for text in texts], columns=columns)
     for name in named:

@@ -68,7 +68,7 @@ class Result:
         return self.folder / "report.html"
 
     def to_dataframe(self) -> pandas.DataFrame:
-        """One row a candidate: arch, rank, feasible, front, a column per cost and per proxy, validation where verified."""
+        """One row a proposal: arch, rank, feasible, front, a column per cost and proxy, validation where verified."""
         import pandas as pd
 
         verified = {r["arch"]: r["validation"] for r in self.events.get("verified", []) if r["role"] != "baseline"}
@@ -88,7 +88,7 @@ class Result:
         )
 
     def model(self) -> nn.Module:
-        """The trained network of the winner, in eval mode; wants images normalised by architecture.json's mean and std."""
+        """The trained winner in eval mode; its images are normalised by the mean and std of architecture.json."""
         from archscout.deploy import load_weights
         from archscout.naming import find
         from archscout.spaces import SPACES

@@ -31,7 +31,8 @@ class SearchSpace:
                    function: the same picks and the same torch seed give the same network.
     canonical_of:  arch -> the representative of all architectures with the same computation and weight sharing
                    (scores and costs are shared under it). Must be idempotent and set inactive decisions to zero.
-    function_of:   arch -> text equal for architectures that can represent the same function; default: the canonical text.
+    function_of:   arch -> text equal for architectures that can represent the same function; default: the text of
+                   the canonical form.
     format_of, parse_of:  arch <-> text; default "3-0-1". parse_of raises UserError for what is not in the space.
     describe:      arch -> JSON-able picture for the report, see page.py; optional.
     distinct:      number of canonical architectures where known.

@@ -18,11 +18,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_readme_python_blocks_run(number: int, tmp_path: Path) -> None:
     """Each block as a script of its own, as a stranger would paste it."""
-    body = BLOCKS[number].replace("\n", "\n    ")
     script = tmp_path / "block.py"
-    script.write_text(f"def main():\n    {body}\n\nif __name__ == '__main__':\n    main()\n")
-    if "def dead_units" in BLOCKS[number]:  # workers import the proxy, so it must be a name of the module
-        script.write_text(BLOCKS[number].replace("\narchscout.search", "\nif __name__ == '__main__':\n    archscout.search"))
+    script.write_text(BLOCKS[number])
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -1,4 +1,4 @@
-"""The main job as a whole: what it leaves behind, that it resumes, that workers do not matter, that test stays closed."""
+"""The main job as a whole: what it leaves, that it resumes, that workers do not matter, that test stays closed."""
 
 from __future__ import annotations
 
@@ -45,11 +45,13 @@ def finished(npz: Path, tmp_path_factory: pytest.TempPathFactory) -> archscout.R
 
 
 def essence(folder: Path) -> dict:
-    """What two equal runs must share: proposals with their scores, in order, the verification, the winner, the weights."""
+    """What two equal runs share: proposals and scores in order, the verification, the winner, the weights."""
     events = archscout.Result(folder).events
     return {
         "trials": [
-            (key, value.get("scores"), value.get("failures")) for key, value in events.items() if key.startswith("trial/")
+            (key, value.get("scores"), value.get("failures"))
+            for key, value in events.items()
+            if key.startswith("trial/")
         ],
         "verified": [
             (r["key"], r["role"], r["validation"], r["eliminated_after"], [x["epochs"] for x in r["rounds"]])
@@ -64,8 +66,8 @@ def essence(folder: Path) -> dict:
 def test_a_run_leaves_everything_behind(finished: archscout.Result) -> None:
     names = {path.name for path in finished.folder.iterdir()}
     assert names >= {
-        "config.toml", "trials.jsonl", "architecture.json", "weights.safetensors", "model.onnx", "report.html", "run.log",
-        "split.csv",
+        "config.toml", "trials.jsonl", "architecture.json", "weights.safetensors", "model.onnx", "report.html",
+        "run.log", "split.csv",
     }  # fmt: skip
     assert finished.finished
     best = finished.best
