@@ -125,13 +125,14 @@ def recipe_for(
     part: the training images. shape: (channels, height, width). mirrors: whether a left-right flip keeps the class.
     balanced: whether balanced accuracy is the metric. epochs: how long the training will be; default: about 10.
 
-    Batches are 16 to 128 images, for about 200 steps or more. Images are moved only where each is seen often enough:
-    not at all below 6 epochs, by a sixteenth of the side below 30, then by an eighth. Labels are smoothed by 0.1, but
-    not under `balanced`, where an even share would outweigh the rarest classes.
+    Batches are 16 to 128 images, for about 1,500 steps or more: small data need small batches to learn at all. Images
+    are moved only where each is seen often enough: not at all below 6 epochs, by a sixteenth of the side below 30, then
+    by an eighth. Labels are smoothed by 0.1, but not under `balanced`, where an even share would outweigh the rarest
+    classes.
     """
     epochs = epochs or 10.0
     side = min(shape[1], shape[2])
-    batch = 2 ** round(math.log2(max(1.0, len(part) * epochs / 200)))
+    batch = 2 ** round(math.log2(max(1.0, len(part) * epochs / 1500)))
     batch = max(16, min(128, batch))
     return Recipe(
         lr=0.2 * math.sqrt(batch / 128),

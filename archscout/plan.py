@@ -9,8 +9,9 @@ from typing import Any
 from archscout.config import Config
 from archscout.errors import UserError
 
-SHARES = {"score": 0.20, "verify": 0.25, "train": 0.55}  # of the time left after start-up and before the audit
+SHARES = {"score": 0.15, "verify": 0.30, "train": 0.55}  # of the time left after start-up and before the audit
 LEAST_IMAGES = 400_000  # images that a full training should see, so that big data get few epochs and small data many
+LEAST_VERIFIED = 6_000  # images that a training of the first verification round should see
 CONTROLS = 3
 
 
@@ -70,6 +71,14 @@ def most_epochs(images: int) -> float:
     return min(max(4_000_000 / images, 30.0), 150.0)
 
 
+def affordable_finalists(images: float) -> int:
+    """The most finalists, 2 to 8, whose first round still shows enough images when `images` are seen in all."""
+    for finalists in (8, 6, 4, 3):
+        if images / halvings(finalists) / (finalists + CONTROLS) >= LEAST_VERIFIED:
+            return finalists
+    return 2
+
+
 def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: int) -> Plan:
     """The plan that fits a budget. `train`, `final`, `total`: images in train, in train and validation, in all.
 
@@ -90,11 +99,10 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     workers = config.workers if isinstance(config.workers, int) else 2
     affordable = seconds["score"] * max(workers, 1) / max(rates.score_seconds, 1e-4)
     candidates = config.candidates or int(min(max(affordable // 8 * 8, 16), 4000))
-    finalists = min(config.finalists or int(min(max(seconds["verify"] / 12.0, 3), 8)), candidates)
-
     wanted = min(max(LEAST_IMAGES / final, 8.0), 100.0)
     limit = max(1000.0 * seconds["train"] / (final * wanted), low)
     epochs = config.epochs or min(1000.0 * seconds["train"] / (final * limit), most_epochs(final))
+    finalists = min(config.finalists or affordable_finalists(1000.0 * seconds["verify"] / limit), candidates)
     count = halvings(finalists)
     rounds = []
     for r in range(count):

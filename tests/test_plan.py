@@ -1,0 +1,89 @@
+"""Budgets into counts: the counts fit the time, follow the data, and given counts depend on the config alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from archscout.config import Config, make_config, parse_seconds
+from archscout.errors import UserError
+from archscout.plan import CONTROLS, Plan, Rates, halvings, plan_budget, plan_counts
+
+RATES = Rates(score_seconds=0.4, training_ms=(0.5, 1.0, 3.0), spent=20.0)
+
+
+def planned(budget: float, images: int, **settings: object) -> Plan:
+    config = Config(data="digits", budget=budget, workers=2, **settings)
+    return plan_budget(config, RATES, train=int(0.6 * images), final=int(0.8 * images), total=images)
+
+
+@pytest.mark.parametrize("budget", [120.0, 600.0, 1200.0, 7200.0])
+@pytest.mark.parametrize("images", [1_500, 60_000, 1_000_000])
+def test_the_planned_work_fits_the_budget(budget: float, images: int) -> None:
+    plan = planned(budget, images)
+    limit = plan.training_limit
+    assert limit is not None
+    scoring = plan.candidates * RATES.score_seconds / 2
+    alive, verifying = plan.finalists, 0.0
+    for epochs in plan.rounds:
+        verifying += (alive + CONTROLS) * epochs * 0.6 * images * limit / 1000
+        alive = max(1, alive // 2)
+    training = plan.epochs * 0.8 * images * limit / 1000
+    assert scoring <= 1.05 * plan.seconds["score"] + 16 * RATES.score_seconds
+    assert verifying <= 1.01 * plan.seconds["verify"] + 1
+    assert training <= 1.01 * plan.seconds["train"]
+    assert sum(plan.seconds.values()) <= budget
+    assert 2 <= plan.finalists <= 8
+    assert len(plan.rounds) == halvings(plan.finalists)
+
+
+def test_more_time_means_more_of_everything() -> None:
+    short, long = planned(300.0, 50_000), planned(3000.0, 50_000)
+    assert long.candidates > short.candidates
+    assert long.finalists >= short.finalists
+    assert long.training_limit > short.training_limit
+
+
+def test_given_counts_are_kept_under_a_budget() -> None:
+    plan = planned(600.0, 50_000, candidates=40, finalists=3, epochs=2.5)
+    assert (plan.candidates, plan.finalists, plan.epochs) == (40, 3, 2.5)
+
+
+def test_a_budget_that_start_up_eats_is_refused_with_a_better_one() -> None:
+    with pytest.raises(UserError, match=r"try --budget \d+m"):
+        plan_budget(Config(data="x", budget=60.0), Rates(1.0, (1, 1, 1), 50.0), train=100, final=120, total=150)
+
+
+def test_counts_need_no_measurement() -> None:
+    config = make_config({"data": "digits", "candidates": 500, "finalists": 4, "epochs": 8})
+    assert config.budget is None
+    plan = plan_counts(config)
+    assert (plan.candidates, plan.finalists, plan.epochs, len(plan.rounds)) == (500, 4, 8.0, 2)
+    assert sum(plan.rounds) == pytest.approx(2.0)
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("20m", 1200), ("90s", 90), ("1.5h", 5400), (75, 75), ("120", 120)])
+def test_durations(text: str | int, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-3m", "5 days", "nan", "1e3s", "10"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(UserError):
+        parse_seconds(text)
+
+
+def test_config_survives_toml() -> None:
+    import tomllib
+
+    config = make_config(
+        {
+            "data": "a b",
+            "limits": ["latency=5ms", "params=300k"],
+            "proxies": "macs,naswot",
+            "workers": "2",
+            "budget": "3m",
+        }
+    )
+    assert config.limits == {"latency": 5.0, "params": 300_000.0}
+    assert make_config(tomllib.loads(config.to_toml())) == config
