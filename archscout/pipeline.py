@@ -299,6 +299,12 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
         log.warning("%s", note)
     clock.stage_done("read")
     space = make_space(methods.space, data)
+    log.info(
+        "space %s: %s architectures%s",
+        space.name,
+        f"{space.size:,}" if space.size < 10**7 else f"{space.size:.3g}",
+        "" if space.distinct is None else f", {space.distinct:,} distinct",
+    )
     only = run.recall("only")
     if only:
         arch = space.parse(only["arch"])
@@ -455,6 +461,7 @@ def score_candidates(
             strategy,
             pool,
             plan.candidates,
+            directions=directions,
             on_progress=lambda n, best: bar.advance(n, best=best),
             out_of_time=lambda: ends is not None and clock.spent() > ends,
         )

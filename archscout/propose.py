@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from archscout.aggregate import rank_pool
 from archscout.costs import COSTS
 from archscout.costs.limits import format_cost, violation
 from archscout.costs.trace import Trace, trace
@@ -128,18 +129,21 @@ def propose_and_score(
     pool: Pool,
     candidates: int,
     *,
+    directions: Mapping[str, str],
     on_progress: Callable[[int, str], None] = lambda n, best: None,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
     """Ask, reject by limits, score, log and tell, until enough candidates are scored or nothing new is proposed.
 
     Each canonical architecture is costed and scored once. Returns the logged trials in the order they were met:
-    dicts with `arch` (text), `costs`, and for feasible ones `scores` and `failures`. `out_of_time` is asked once a
+    dicts with `arch` (text), `costs`, and for feasible ones `scores` and `failures`. `on_progress` hears of each scored
+    one, with the best so far by rank (looked up whenever the pool has grown by a tenth). `out_of_time` is asked once a
     generation; a stop by it is an event, so that a resumed run stops at the same place.
     """
     space = costing.space
     trials: dict[Arch, dict[str, Any]] = {}
-    scored = asked = idle = 0
+    scored = asked = idle = looked = 0
+    best = ""
     while scored < candidates and idle < 60:
         generation = [space.canonical(arch) for arch in strategy.ask(GENERATION)]
         stop_key = f"stop/{asked}"
@@ -167,12 +171,16 @@ def propose_and_score(
                 trial_key(space, arch),
                 {"arch": space.format(arch), "costs": costing(arch), **answer, "seconds": outcome.seconds},
             )
-            on_progress(1, space.format(arch))
+            on_progress(1, best)
         key = f"generation/{asked - len(generation)}"
         if key not in run:
             run.record(key, asked)
         fresh_scored = sum("scores" in trials[arch] for arch in fresh)
         scored += fresh_scored
+        if scored > 1.1 * looked:
+            looked, pool_of = scored, [trial for trial in trials.values() if trial.get("scores")]
+            if pool_of:
+                best = pool_of[int(np.argmin(rank_pool([t["scores"] for t in pool_of], directions)))]["arch"]
         idle = 0 if fresh_scored else idle + 1
         strategy.tell(generation, [{**trials[a]["costs"], **trials[a].get("scores", {})} for a in generation])
     return list(trials.values())

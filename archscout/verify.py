@@ -198,7 +198,7 @@ def verify(
         for e in entrants
     }  # fmt: skip
     spaces = list(dict.fromkeys(e.space for e in entrants))
-    alive = list(entrants)
+    alive, top = list(entrants), 0.0
     for number, epochs in enumerate(plan.rounds):
         if number and (run.recall(f"verify-stop/{number}") or (f"verify-done/{number}" not in run and out_of_time())):
             run.once(f"verify-stop/{number}", lambda: True)
@@ -227,7 +227,8 @@ def verify(
                 run.write(f"checkpoints/{stored.name}", state)
             if name not in run:
                 run.record(name, answer)
-            on_progress(1, f"{answer.get('validation', 0) or 0:.3f}")
+            top = max(top, answer.get("validation") or 0.0)
+            on_progress(1, f"{top:.3f}")
         run.once(f"verify-done/{number}", lambda: True)
         for entrant in alive:
             record, answer = records[entrant.key], run.recall(f"verify/{number}/{entrant.key}")

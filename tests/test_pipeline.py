@@ -274,3 +274,13 @@ def test_a_budget_is_kept(npz: Path, tmp_path: Path) -> None:
     result = archscout.search(str(npz), out=tmp_path / "run", budget="45s", limits={"params": "40k"}, workers=1)
     assert time.monotonic() - start <= 1.1 * 45
     assert result.events["plan"]["candidates"] >= 16
+
+
+def test_the_report_opens_offline_without_errors(finished: archscout.Result) -> None:
+    from chromium import open_page
+
+    page = open_page(finished.report)
+    assert not page.console
+    assert not page.requests
+    assert finished.best["arch"] in page.dom
+    assert page.dom.count("main-svg") >= 3

@@ -34,8 +34,7 @@ def version(
 
 def register() -> None:
     """Import every verb file, each of which adds its command to `app`."""
-    from archscout.cli import demo, export, predict, rank, report, resume, search, train  # noqa: F401
-    from archscout.cli import list as list_methods  # noqa: F401
+    from archscout.cli import demo, export, list_methods, predict, rank, report, resume, search, train  # noqa: F401
 
 
 def main(argv: list[str] | None = None) -> None:
