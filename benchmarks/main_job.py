@@ -177,16 +177,30 @@ def save(path: Path, cells: dict[str, dict]) -> None:
     figures = []
     for name in SOURCES:
         ours, plain = cells.get(f"{name}/archscout"), cells.get(f"{name}/baseline")
+        reach = None if plain is None else plain["value"]
+        for arm, cell in (("accuracy", ours), ("baseline", plain)):
+            if cell:
+                figures.append(
+                    {
+                        "name": f"{arm}_{name}",
+                        "value": cell["value"],
+                        "unit": f"% {cell['metric'].replace('_', ' ')}, test part, one seed",
+                        "low": cell["low"],
+                        "high": cell["high"],
+                        "n": cell["n"],
+                        "known": None,
+                        "reach": reach if arm == "accuracy" else None,
+                    }
+                )
         if ours:
-            unit = ours["metric"].replace("_", " ") + " on the test part, %"
-            figures.append(
-                results_file.figure(f"accuracy_{name}", ours["value"], unit, ours["low"], ours["high"], ours["n"])
-            )
-            figures.append(results_file.figure(f"minutes_{name}", ours["minutes"], "minutes", n=1))
-        if ours and plain:
-            figures.append(
-                results_file.figure(f"baseline_{name}", plain["value"], unit, plain["low"], plain["high"], plain["n"])
-            )
+            minutes = {
+                "name": f"minutes_{name}",
+                "value": ours["minutes"],
+                "unit": "minutes",
+                "low": None,
+                "high": None,
+            }
+            figures.append({**minutes, "n": 1, "known": None, "reach": 20.0})
     results_file.write(path, figures, command="python benchmarks/main_job.py --data FOLDER", cells=cells)
 
 

@@ -105,8 +105,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     return {figure["name"]: figure for figure in json.loads(path.read_text(encoding="utf-8"))["figures"]}
 
 
-def write(path: str | os.PathLike[str], figures: Sequence[dict[str, Any]], command: str | None = None) -> None:
-    """Writes a results file whole or not at all. `command` is what to type to get it again; default: this command."""
+def write(
+    path: str | os.PathLike[str], figures: Sequence[dict[str, Any]], command: str | None = None, **more: Any
+) -> None:
+    """Writes a results file whole or not at all. `command` is what to type to get it again; default: this command.
+
+    `more` stands beside the figures: what they were made from.
+    """
     path = Path(path)
     content = {
         "command": command or f"python {' '.join(sys.argv)}",
@@ -114,6 +119,7 @@ def write(path: str | os.PathLike[str], figures: Sequence[dict[str, Any]], comma
         "versions": versions(),
         "date": datetime.now(UTC).date().isoformat(),
         "figures": list(figures),
+        **more,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
