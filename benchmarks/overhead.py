@@ -5,7 +5,7 @@
     python benchmarks/overhead.py --minutes 5 stops in time; the next call skips what is done
 
 The space has the size of NAS-Bench-201 (6 decisions, 5 options). Each candidate has ten scores and five costs, and
-proposals come in generations of the size a search uses, which is what `GENERATION` says. Times are wall-clock (ms_per_candidate) and of the processor
+proposals come in generations of the size a search uses. Times are wall-clock (ms_per_candidate) and of the processor
 (cpu_ms_per_candidate), which other programs on the machine disturb less. Memory is what Python holds more after the
 search than before (tracemalloc, in repeats of its own, since it slows down), divided by the candidates: the strategy
 and the run's index.
