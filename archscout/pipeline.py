@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -89,6 +90,11 @@ def resume(folder: str | Path, **methods: Any) -> Result:
     """
     with Run.open(folder) as run:
         values = read_toml(run.folder / "config.toml")
+        if values["data"].startswith("object:") and methods.get("data") is None:
+            raise UserError(
+                f"the data of run {folder} were a Python object; go on from Python: "
+                f"archscout.resume({str(folder)!r}, data=...)"
+            )
         named, found = name_methods(methods.get("data") or values["data"], {**values, **methods})
         del named
         return follow(run, make_config(values), found)
@@ -144,13 +150,23 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     )
     text = {
         **settings,
-        "data": str(data) if isinstance(data, str | Path) else f"object:{type(data).__name__}",
+        "data": where(data),
         "space": address(space),
         "strategy": address(strategy),
         "select": address(select),
         "proxies": [address(p) for p in proxies],
     }
     return text, methods
+
+
+def where(data: Any) -> str:
+    """The text under which data can be found again from any folder; objects of Python have none."""
+    if not isinstance(data, str | Path):
+        return f"object:{type(data).__name__}"
+    if data == "digits" or str(data).startswith("torchvision:"):
+        return str(data)
+    path = Path(data).expanduser()
+    return str(path.resolve()) if path.exists() else str(data)
 
 
 def address(method: Any) -> str:
@@ -352,7 +368,8 @@ def choose_network(
     rng = np.random.default_rng([config.seed, 1])
     sampled = require_feasible(costing, [draws.sample(rng) for _ in range(48)])
 
-    shared = data.share(run.folder / "cache") if config.workers != 0 and config.workers != "ray" else data
+    cache = run.folder / "cache"  # worker processes of this machine map the images from here
+    shared = data.share(cache) if isinstance(config.workers, int) and config.workers > 0 else data
     scorer = Scorer(space, batches=scoring_batches(data, config.seed), proxies=methods.given, seed=config.seed)
     rival = portable(plain, (data.shape, len(data.classes)))
     trainer = Trainer((space, rival), shared, metric, methods.select, config.threads, config.device)
@@ -379,6 +396,7 @@ def choose_network(
                 out_of_time=lambda: clock.late(0.6),
             )
     run.once("verified", lambda: records)
+    shutil.rmtree(cache, ignore_errors=True)
     best = choose(records)
     winner = next(e for e in entrants if e.key == best["key"])
     run.once(

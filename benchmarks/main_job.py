@@ -33,7 +33,7 @@ import archscout
 HERE = Path(__file__).resolve().parent
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 SETTINGS: dict[str, dict] = {
-    "digits": {"limits": {"params": 60_000}},
+    "digits": {"limits": {"params": "60k"}},
     "tiles": {"limits": {"latency": "5ms", "memory": "2MB"}},
     "cifar10": {"limits": {"latency": "5ms"}},
     "fashion": {"limits": {"latency": "3ms"}},
@@ -164,7 +164,11 @@ def main() -> None:
                     result = archscout.train(
                         source, space="plain", arch=arch, out=folder, budget=budget, seed=args.seed
                     )
-                cells[f"{name}/{arm}"] = cell_of(result, (time.monotonic() - start) / 60)
+                cells[f"{name}/{arm}"] = {
+                    **cell_of(result, (time.monotonic() - start) / 60),
+                    "limits": SETTINGS[name]["limits"],
+                    "budget": budget,
+                }
                 print(name, arm, json.dumps(cells[f"{name}/{arm}"])[:400], flush=True)
                 save(args.out, cells)
     if not cells:

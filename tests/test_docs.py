@@ -57,3 +57,12 @@ def test_links_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_the_readme_shows_the_committed_results() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from readme_table import table
+    finally:
+        sys.path.pop(0)
+    assert " ".join(table().split()) in " ".join(README.split()), "run python benchmarks/readme_table.py"

@@ -1,0 +1,56 @@
+"""Print the table of measured results that stands in the README, from the committed results files.
+
+python benchmarks/readme_table.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from main_job import SETTINGS
+
+RESULTS = Path(__file__).resolve().parent / "results"
+NAMES = {
+    "digits": "scikit-learn digits, 8 x 8 grey",
+    "tiles": "magnetic tiles, 64 x 64 grey, 6 imbalanced classes",
+    "cifar10": "CIFAR-10, 32 x 32 colour",
+    "fashion": "Fashion-MNIST, 28 x 28 grey",
+}
+
+
+def table() -> str:
+    """The README's table, in Markdown."""
+    main_job = json.loads((RESULTS / "main_job.json").read_text(encoding="utf-8"))
+    figures = {figure["name"]: figure for figure in main_job["figures"]}
+    lines = [
+        "| images | limit | archscout, test % (95 % interval) | plain baseline, same time | minutes |",
+        "|---|---|---|---|---|",
+    ]
+    for name, words in NAMES.items():
+        ours, plain = figures.get(f"accuracy_{name}"), figures.get(f"baseline_{name}")
+        if ours is None:
+            continue
+        metric = "balanced accuracy " if "balanced" in ours["unit"] else ""
+        limits = ", ".join(f"{key} {value}" for key, value in SETTINGS[name]["limits"].items())
+        beside = "-" if plain is None else f"{plain['value']:.1f} ({plain['low']:.1f} to {plain['high']:.1f})"
+        lines.append(
+            f"| {words} | {limits} | {metric}{ours['value']:.1f} ({ours['low']:.1f} to {ours['high']:.1f}) | {beside} "
+            f"| {figures[f'minutes_{name}']['value']:.1f} |"
+        )
+    overhead = json.loads((RESULTS / "overhead.json").read_text(encoding="utf-8"))
+    cost = next(figure for figure in overhead["figures"] if figure["name"] == "ms_per_candidate")
+    machine = main_job["machine"]
+    lines += [
+        "",
+        f"One seed each, on {machine['cores']} cores of an {machine['processor']} without a GPU; the intervals are over "
+        f"test images. The baseline is the plain residual network that stood beside the winner, trained with the same "
+        f"recipe for the whole time of the search. Bookkeeping costs {cost['value']:.2f} ms per candidate with the log "
+        f"flushed (95 % interval {cost['low']:.2f} to {cost['high']:.2f}, n = {cost['n']}). Re-run: "
+        "`python benchmarks/main_job.py --data FOLDER` and `python benchmarks/overhead.py`.",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
