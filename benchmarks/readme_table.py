@@ -40,10 +40,10 @@ def table() -> str:
         )
     overhead = json.loads((RESULTS / "overhead.json").read_text(encoding="utf-8"))
     cost = next(figure for figure in overhead["figures"] if figure["name"] == "ms_per_candidate")
-    machine = main_job["machine"]
+    cores, processor = main_job["machine"]["cores"], main_job["machine"]["processor"]
     lines += [
         "",
-        f"One seed each, on {machine['cores']} cores of an {machine['processor']} without a GPU; the intervals are over "
+        f"One seed each, on {cores} cores of an {processor} without a GPU. The intervals are over "
         f"test images. The baseline is the plain residual network that stood beside the winner, trained with the same "
         f"recipe for the whole time of the search. Bookkeeping costs {cost['value']:.2f} ms per candidate with the log "
         f"flushed (95 % interval {cost['low']:.2f} to {cost['high']:.2f}, n = {cost['n']}). Re-run: "
