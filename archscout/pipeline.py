@@ -35,7 +35,7 @@ from archscout.errors import UserError
 from archscout.execute import executor
 from archscout.fit import fit, recipe_for
 from archscout.naming import find, word
-from archscout.plan import Plan, Rates, most_epochs, plan_budget, plan_counts
+from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts
 from archscout.progress import progress
 from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
 from archscout.proxies import DEFAULT
@@ -379,7 +379,9 @@ def choose_network(
         if plan.training_limit is not None:
             costing = costing.within({**limits, "training": plan.training_limit})
         trials = score_candidates(run, config, methods, costing, plan, pool, clock)
-        entrants = shortlist(run, config, methods, costing, Costing(rival, costing.limits, profile), trials, plan)
+        slow = baseline_limit(plan, config.budget)
+        slack = limits if slow is None else {**limits, "training": slow}
+        entrants = shortlist(run, config, methods, costing, Costing(rival, slack, profile), trials, plan)
         score_controls(run, space, entrants, pool)
         clock.stage_done("score")
         total = sum(plan_jobs(plan, len(entrants)))
@@ -638,11 +640,6 @@ def pictures_of(data: Data, found: Mapping[str, Any]) -> dict[str, str]:
 def drawing(space: SearchSpace, arch: Arch) -> dict[str, Any] | None:
     """What the report draws of an architecture: the space's own description."""
     return space.describe(arch) if space.describe else None
-
-
-def audit_seconds(images: int, training_ms: float, budget: float) -> float:
-    """Seconds to keep for export, measurement, audit and report at the end of a run."""
-    return min(8.0 + 0.02 * budget + images * training_ms / 2500.0, 0.3 * budget)
 
 
 def fully_train(

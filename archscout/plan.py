@@ -9,9 +9,10 @@ from typing import Any
 from archscout.config import Config
 from archscout.errors import UserError
 
-SHARES = {"score": 0.15, "verify": 0.30, "train": 0.55}  # of the time left after start-up and before the audit
+SHARES = {"score": 0.10, "verify": 0.25, "train": 0.65}  # of the time left after start-up and before the audit
 LEAST_IMAGES = 400_000  # images that a full training should see, so that big data get few epochs and small data many
-LEAST_VERIFIED = 6_000  # images that a training of the first verification round should see
+LEAST_VERIFIED = 12_000  # images that a training of the first verification round should see
+TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
 CONTROLS = 3
 
 
@@ -71,6 +72,18 @@ def most_epochs(images: int) -> float:
     return min(max(4_000_000 / images, 30.0), 150.0)
 
 
+def audit_seconds(images: int, training_ms: float, budget: float) -> float:
+    """Seconds to keep for export, measurement, audit and report at the end of a run."""
+    return min(8.0 + 0.015 * budget + images * training_ms / 3000.0, 0.2 * budget)
+
+
+def baseline_limit(plan: Plan, budget: float | None) -> float | None:
+    """Largest training time per image of the plain baseline: what a person could train in the whole of the budget."""
+    if plan.training_limit is None or budget is None:
+        return None
+    return plan.training_limit * 0.9 * budget / plan.seconds["train"]
+
+
 def affordable_finalists(images: float) -> int:
     """The most finalists, 2 to 8, whose first round still shows enough images when `images` are seen in all."""
     for finalists in (8, 6, 4, 3):
@@ -87,7 +100,7 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     assert config.budget is not None
     low, middle, _ = rates.training_ms
     left = 0.96 * config.budget - rates.spent
-    reserve = min(8.0 + 0.05 * config.budget + total * middle / 3000.0, 0.2 * config.budget)
+    reserve = audit_seconds(total, middle, config.budget)
     usable = left - reserve
     if usable < 0.2 * config.budget:
         need = math.ceil((rates.spent + reserve) * 1.6 / 60.0)
@@ -102,11 +115,11 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     wanted = min(max(LEAST_IMAGES / final, 8.0), 100.0)
     limit = max(1000.0 * seconds["train"] / (final * wanted), low)
     epochs = config.epochs or min(1000.0 * seconds["train"] / (final * limit), most_epochs(final))
-    finalists = min(config.finalists or affordable_finalists(1000.0 * seconds["verify"] / limit), candidates)
+    finalists = min(config.finalists or affordable_finalists(1000.0 * TRAINING * seconds["verify"] / limit), candidates)
     count = halvings(finalists)
     rounds = []
     for r in range(count):
         entrants = max(1, finalists // 2**r) + CONTROLS
-        rounds.append(max(1000.0 * seconds["verify"] / count / entrants / (train * limit), 1.0 / train))
+        rounds.append(max(1000.0 * TRAINING * seconds["verify"] / count / entrants / (train * limit), 1.0 / train))
     seconds = {**seconds, "start": rates.spent, "audit": reserve}
     return Plan(candidates, finalists, epochs, tuple(rounds), limit, seconds)

@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 
 from archscout.data import Data, Part
 from archscout.fit import Diverged, Recipe, evaluate, fit
-from archscout.plan import Plan
+from archscout.plan import TRAINING, Plan
 from archscout.propose import Costing
 from archscout.run import Run
 from archscout.selection import SELECTORS
@@ -204,7 +204,8 @@ def verify(
             run.once(f"verify-stop/{number}", lambda: True)
             break
         jobs = []
-        job_seconds = plan.seconds["verify"] / len(plan.rounds) * parallel / len(alive) if plan.seconds else None
+        share = TRAINING * plan.seconds["verify"] / len(plan.rounds) if plan.seconds else 0.0
+        job_seconds = share * parallel / len(alive) if plan.seconds else None
         for entrant in alive:
             name = f"verify/{number}/{entrant.key}"
             stored = run.folder / "checkpoints" / f"{checkpoint_name(entrant, number)}"
