@@ -140,7 +140,7 @@ def main() -> None:
     if args.out.exists() and not args.quick:
         cells = json.loads(args.out.read_text())["cells"]
     for name in names:
-        budget = "45s" if args.quick else ("2m" if name == "digits" else args.budget)
+        budget = "50s" if args.quick else ("2m" if name == "digits" else args.budget)
         with tempfile.TemporaryDirectory() as work:
             try:
                 source = SOURCES[name](Path(work), Path(args.data or "absent"))

@@ -271,8 +271,8 @@ def test_train_repeats_the_winner(finished: archscout.Result, tmp_path: Path) ->
 @pytest.mark.slow
 def test_a_budget_is_kept(npz: Path, tmp_path: Path) -> None:
     start = time.monotonic()
-    result = archscout.search(str(npz), out=tmp_path / "run", budget="45s", limits={"params": "40k"}, workers=1)
-    assert time.monotonic() - start <= 1.1 * 45
+    result = archscout.search(str(npz), out=tmp_path / "run", budget="60s", limits={"params": "40k"}, workers=1)
+    assert time.monotonic() - start <= 1.1 * 60
     assert result.events["plan"]["candidates"] >= 16
 
 
