@@ -23,6 +23,7 @@ from archscout.space import Arch, SearchSpace
 
 log = logging.getLogger("archscout")
 
+SHARE = 0.2  # of the train images in a round of a selector other than full
 JUDGES = 4000  # validation images that judge an entrant; a standard error of at most 0.8 points
 
 
@@ -76,7 +77,7 @@ class Trainer:
         selector = None
         if self.select != "full":
             make = SELECTORS[self.select] if isinstance(self.select, str) else self.select
-            selector = make(train, seed=item["seed"] + item["round"])
+            selector = make(train, seed=item["seed"] + item["round"], share=SHARE)
         try:
             fitted = fit(
                 model,
