@@ -9,7 +9,7 @@ from typing import Any
 from archscout.config import Config
 from archscout.errors import UserError
 
-SHARES = {"score": 0.10, "verify": 0.25, "train": 0.65}  # of the time left after start-up and before the audit
+SHARES = {"score": 0.08, "verify": 0.20, "train": 0.72}  # of the time left after start-up and before the audit
 LEAST_IMAGES = 400_000  # images that a full training should see, so that big data get few epochs and small data many
 LEAST_VERIFIED = 12_000  # images that a training of the first verification round should see
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
@@ -34,7 +34,7 @@ class Plan:
     """The counts a run follows. `rounds` are the epochs of each verification round.
 
     training_limit: largest allowed training milliseconds per image, so that a full training fits; None in a run given
-    by counts, where every entrant trains for the same epochs.  seconds: planned seconds per stage, for the report.
+    by counts.  seconds: planned seconds per stage, for the report.
     """
 
     candidates: int

@@ -158,15 +158,11 @@ def patience(seconds: float | None) -> float | None:
     return None if seconds is None else 5 * seconds + 60
 
 
-def epochs_for(entrant: Entrant, epochs: float, plan: Plan) -> float:
-    """The epochs an entrant trains in a round: equal time under a budget, equal epochs in a run given by counts.
-
-    Equal time uses the predicted training time against the plan's limit, and never departs more than threefold.
-    """
-    if plan.training_limit is None or "training" not in entrant.costs:
-        return epochs
-    ratio = plan.training_limit / max(entrant.costs["training"], 1e-9)
-    return epochs * min(max(ratio, 1 / 3), 3.0)
+def slowness(entrant: Entrant, plan: Plan) -> float:
+    """How much longer than the plan allows an entrant needs per image; 1 for all but a baseline of its own limit."""
+    if plan.training_limit is None:
+        return 1.0
+    return max(1.0, entrant.costs.get("training", 0.0) / plan.training_limit)
 
 
 def verify(
@@ -216,12 +212,13 @@ def verify(
             jobs.append(
                 (name, stored, {
                     "space": spaces.index(entrant.space), "arch": entrant.arch, "recipe": recipe,
-                    "seed": seed, "round": number, "epochs": epochs_for(entrant, epochs, plan), "seconds": job_seconds,
+                    "seed": seed, "round": number, "epochs": epochs,
+                    "seconds": job_seconds and job_seconds * slowness(entrant, plan),
                     "state": before.read_bytes() if number else None,
                 })
             )  # fmt: skip
         for (name, stored, _), outcome in zip(
-            jobs, pool.map([job for *_, job in jobs], timeout=patience(job_seconds)), strict=True
+            jobs, pool.map([job for *_, job in jobs], timeout=patience(job_seconds and 3 * job_seconds)), strict=True
         ):
             answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
             state = answer.pop("state", None)
