@@ -550,7 +550,7 @@ def shortlist(
         if costing(lucky)["violation"] <= 0 and all(e.arch != lucky for e in entrants) and admitted(costing, lucky):
             enter(costing, lucky, "random")
             break
-    for arch in sorted(rival.space, key=lambda a: -rival(a)["macs"]):
+    for arch in sorted(rival.space, key=lambda a: -rival(a)["params"]):
         if rival(arch)["violation"] <= 0 and admitted(rival, arch):
             enter(rival, arch, "baseline")
             break
