@@ -13,7 +13,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,8 +80,24 @@ def search(data: Any, *, out: str | Path | None = None, config: str | Path | Non
         out or settings_.get("out") or free_folder(settings_["data"], settings_.get("space", "mobilenet"))
     )
     checked = make_config(settings_)
-    with Run.create(checked.out, checked.to_toml()) as run:
+    with begun(checked) as run:
         return follow(run, checked, methods)
+
+
+@contextmanager
+def begun(config: Config) -> Iterator[Run]:
+    """A new run; if the person has something to mend before it has a plan, its folder goes, so that it can be retried."""
+    run = Run.create(config.out, config.to_toml())
+    planned = True
+    try:
+        yield run
+    except UserError:
+        planned = "plan" in run or "trained" in run
+        raise
+    finally:
+        run.close()
+        if not planned:
+            shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def resume(folder: str | Path, **methods: Any) -> Result:
@@ -124,7 +141,7 @@ def train(
     named, methods = name_methods(data, {**settings, "space": space or "mobilenet"})
     named["out"] = str(out or free_folder(named["data"], "train"))
     config = make_config(named)
-    with Run.create(config.out, config.to_toml()) as folder:
+    with begun(config) as folder:
         folder.once("only", lambda: {"arch": arch})
         return follow(folder, config, methods)
 

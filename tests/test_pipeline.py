@@ -220,6 +220,7 @@ def test_own_proxy_scores_a_model() -> None:
 def test_limits_that_nothing_meets_name_the_nearest(npz: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nearest"):
         archscout.search(str(npz), out=tmp_path / "none", workers=0, limits={"params": 10}, **COUNTS)
+    assert not (tmp_path / "none").exists()  # so that the same command can be tried with other limits
 
 
 @pytest.mark.parametrize(
