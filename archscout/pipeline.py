@@ -86,7 +86,7 @@ def search(data: Any, *, out: str | Path | None = None, config: str | Path | Non
 
 @contextmanager
 def begun(config: Config) -> Iterator[Run]:
-    """A new run; if the person has something to mend before it has a plan, its folder goes, so that it can be retried."""
+    """A new run; if the person has something to mend before it has a plan, its folder goes and can be used again."""
     run = Run.create(config.out, config.to_toml())
     planned = True
     try:

@@ -197,6 +197,8 @@ def verify(
     spaces = list(dict.fromkeys(e.space for e in entrants))
     alive, top = list(entrants), 0.0
     for number, epochs in enumerate(plan.rounds):
+        if not alive:
+            break
         if number and (run.recall(f"verify-stop/{number}") or (f"verify-done/{number}" not in run and out_of_time())):
             run.once(f"verify-stop/{number}", lambda: True)
             break
