@@ -53,6 +53,8 @@ from archscout.verify import Entrant, Trainer, choose, initialise, largest_withi
 
 log = logging.getLogger("archscout")
 
+HOPE = 0.8  # a training may turn out this much faster than measured; if it does not, it is shortened under way
+
 
 @dataclass(frozen=True)
 class Methods:
@@ -680,7 +682,7 @@ def fully_train(
             lambda: {**best_rate(model, data, usual.batch_size, config), "spent": clock.spent()},
         )
         threads = rate["threads"]
-        per_epoch = len(part) * rate["ms"] / 1000.0
+        per_epoch = HOPE * len(part) * rate["ms"] / 1000.0
         left = 0.97 * budget - rate["spent"] - audit_seconds(len(data.labels), rate["ms"], budget)
         epochs = float(min(max(left / per_epoch, 2 * usual.batch_size / len(part)), most_epochs(len(part))))
         if plan is None or abs(epochs - plan.epochs) > 0.02 * plan.epochs:

@@ -10,7 +10,7 @@ from archscout.config import Config
 from archscout.errors import UserError
 
 SHARES = {"score": 0.08, "verify": 0.20, "train": 0.72}  # of the time left after start-up and before the audit
-LEAST_IMAGES = 400_000  # images that a full training should see, so that big data get few epochs and small data many
+LEAST_IMAGES = 300_000  # images that a full training should see, so that big data get few epochs and small data many
 LEAST_VERIFIED = 12_000  # images that a training of the first verification round should see
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
 CONTROLS = 3
@@ -112,7 +112,7 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     workers = config.workers if isinstance(config.workers, int) else 2
     affordable = seconds["score"] * max(workers, 1) / max(rates.score_seconds, 1e-4)
     candidates = config.candidates or int(min(max(affordable // 8 * 8, 16), 4000))
-    wanted = min(max(LEAST_IMAGES / final, 8.0), 100.0)
+    wanted = min(max(LEAST_IMAGES / final, 6.0), 100.0)
     limit = max(1000.0 * seconds["train"] / (final * wanted), low)
     epochs = config.epochs or min(1000.0 * seconds["train"] / (final * limit), most_epochs(final))
     finalists = min(config.finalists or affordable_finalists(1000.0 * TRAINING * seconds["verify"] / limit), candidates)
