@@ -46,7 +46,8 @@ def table() -> str:
         "",
         f"One seed each, on {cores} cores of an {processor} without a GPU. The intervals are over "
         f"test images. The baseline is the plain residual network that stood beside the winner, trained with the same "
-        f"recipe under the same time budget (2 minutes for the digits, else 4). Bookkeeping costs {cost['value']:.2f} ms per candidate with the log "
+        f"recipe under the same time budget (2 minutes for the digits, else 4). Bookkeeping costs {cost['value']:.2f} "
+        f"ms per candidate with the log "
         f"flushed (95 % interval {cost['low']:.2f} to {cost['high']:.2f}, n = {cost['n']}). Re-run: "
         "`python benchmarks/main_job.py --data FOLDER` and `python benchmarks/overhead.py`.",
     ]
