@@ -170,13 +170,13 @@ def main() -> None:
                     "budget": budget,
                 }
                 print(name, arm, json.dumps(cells[f"{name}/{arm}"])[:400], flush=True)
-                save(args.out, cells)
+                save(args.out, cells, args.budget)
     if not cells:
         raise SystemExit("no cell was run: give --data FOLDER")
-    save(args.out, cells)
+    save(args.out, cells, args.budget)
 
 
-def save(path: Path, cells: dict[str, dict]) -> None:
+def save(path: Path, cells: dict[str, dict], budget: str) -> None:
     """Write the figures that follow from the cells, and the cells."""
     figures = []
     for name in SOURCES:
@@ -205,7 +205,9 @@ def save(path: Path, cells: dict[str, dict]) -> None:
                 "high": None,
             }
             figures.append({**minutes, "n": 1, "known": None, "reach": 20.0})
-    results_file.write(path, figures, command="python benchmarks/main_job.py --data FOLDER", cells=cells)
+    results_file.write(
+        path, figures, command=f"python benchmarks/main_job.py --data FOLDER --budget {budget}", cells=cells
+    )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def table() -> str:
         f"recipe under the same time budget (2 minutes for the digits, else 4). Bookkeeping costs {cost['value']:.2f} "
         f"ms per candidate with the log "
         f"flushed (95 % interval {cost['low']:.2f} to {cost['high']:.2f}, n = {cost['n']}). Re-run: "
-        "`python benchmarks/main_job.py --data FOLDER` and `python benchmarks/overhead.py`.",
+        f"`{main_job['command']}` and `python benchmarks/overhead.py`. {main_job.get('note', '')}".rstrip(),
     ]
     return "\n".join(lines)
 
