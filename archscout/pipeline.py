@@ -697,7 +697,13 @@ def fully_train(
             )
     recipe = recipe_of(config, data, metric, epochs)
     log.info("full training: %.3g epochs of %d images", epochs, len(part))
+    several = config.devices > 1  # processes of their own, to which neither the bar nor the log can travel
+    rate_ms = rate["ms"] if timed else 0.0
     with progress("full training", epochs) as bar:
+
+        def shown(step: int, steps: int, loss: float, accuracy: float) -> None:
+            bar.advance(epochs / steps, note=f"loss {loss:.3f}, accuracy {accuracy:.3f}")
+
         fitted = fit(
             model,
             part,
@@ -710,10 +716,8 @@ def fully_train(
             device=config.device,
             devices=config.devices,
             checkpoint=run.folder / "checkpoints" / "final.pt",
-            on_progress=lambda step, steps, loss, accuracy: bar.advance(
-                epochs / steps, best=None, note=f"loss {loss:.3f}, accuracy {accuracy:.3f}"
-            ),
-            allow=keep_deadline(run, config, clock, epochs, rate["ms"] if timed else 0.0, len(data.labels)),
+            on_progress=None if several else shown,
+            allow=None if several else keep_deadline(run, config, clock, epochs, rate_ms, len(data.labels)),
         )
     run.once(
         "trained",
