@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import pickle
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -254,23 +254,26 @@ def _fit_fabric(model: nn.Module, part: Part, device: str, devices: int, job: di
     fabric = Fabric(accelerator=kind, devices=which, strategy=strategy, precision=job["recipe"].precision)
     if devices == 1:
         return _train(fabric, model, part, **job)
-    answer = fabric.launch(partial(_train_spawned, model, part, job))
-    values, weights, state = torch.load(io.BytesIO(answer), weights_only=True, map_location="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.pt"
+        fabric.launch(partial(_train_spawned, model, part, job, answer))
+        values, weights, state = torch.load(answer, weights_only=True, map_location="cpu")
     model.load_state_dict(weights)
     job["selector"].load_state_dict(state)
     return Fit(**values)
 
 
-def _train_spawned(model: nn.Module, part: Part, job: dict[str, Any], fabric: Any) -> bytes:
-    """One process of several; what rank 0 returns reaches the caller.
+def _train_spawned(model: nn.Module, part: Part, job: dict[str, Any], answer: Path, fabric: Any) -> None:
+    """One process of several; rank 0 leaves what it found in the file `answer`.
 
-    Tensors sent to a process share their memory with the sender: so each process works on copies, and bytes go back.
+    Tensors sent to a process share their memory with the sender, so each process works on copies. A value returned
+    would travel through a pipe that the launcher reads only after the process has ended: more than the 64 kB that
+    a pipe holds would wait for ever.
     """
     model, selector = deepcopy(model), deepcopy(job["selector"])
     fitted = _train(fabric, model, part, **{**job, "selector": selector})
-    answer = io.BytesIO()
-    torch.save((asdict(fitted), model.state_dict(), selector.state_dict()), answer)
-    return answer.getvalue()
+    if fabric.global_rank == 0:
+        torch.save((asdict(fitted), model.state_dict(), selector.state_dict()), answer)
 
 
 @dataclass
@@ -402,7 +405,9 @@ def _train(
                 state.images + size, state.loss_sum + value * size, state.correct + correct,
             )  # fmt: skip
             done = state.step / steps_per_epoch
-            wanted = allow(done) if allow is not None else None
+            wanted = allow(done) if allow is not None and rank == 0 else None
+            if ranks > 1 and allow is not None:  # the clocks of processes differ; one decides
+                wanted = fabric.broadcast(wanted)
             if wanted is not None and round(wanted * steps_per_epoch) < state.steps:
                 state.shorten(max(state.step, round(wanted * steps_per_epoch)))
                 state.changes.append({"done": done, "epochs": float(wanted)})

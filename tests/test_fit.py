@@ -489,7 +489,9 @@ def test_two_processes_train_the_same_network(tmp_path):
     def plain() -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+            # More than 64 kB of weights: as much as a pipe between processes holds.
+            body = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 160), nn.ReLU())
+            return nn.Sequential(*body, nn.Linear(160, 3))
 
     one, two = plain(), plain()
     a = fit(one, part, recipe=recipe, epochs=1.5, seed=0, **SCALE)
