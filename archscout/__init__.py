@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from archscout.bench.verb import benchmark as benchmark
     from archscout.errors import UserError as UserError
     from archscout.pipeline import demo as demo
     from archscout.pipeline import resume as resume
@@ -32,6 +33,7 @@ HOME = {
     "Result": "result",
     "SearchSpace": "space",
     "UserError": "errors",
+    "benchmark": "bench.verb",
     "demo": "pipeline",
     "export": "verbs",
     "methods": "verbs",

@@ -1,4 +1,4 @@
-"""One ranking from several proxies, relative to a pool."""
+"""The aggregate: one ranking from several proxies, relative to a pool."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from scipy.stats import rankdata
 
 from archscout.errors import UserError
 
+INPUTS = ("params", "synflow", "jacob_cov", "expressivity", "variance_growth")  # what `aggregate` reads
+MODIFIERS = ("variance_growth",)  # proxies that say something only among networks of like capacity
+
+
+def aggregate(values: Sequence[Mapping[str, float]]) -> np.ndarray:
+    """Ranks (n,) int64 of a pool by the INPUTS, 1 = best: which of these networks should be trained?
+
+    values: per member, proxy -> score. See rank_pool. Costs O(n log n).
+    """
+    from archscout.proxies import PROXIES
+
+    return rank_pool(values, {name: PROXIES[name].direction for name in INPUTS})
+
 
 def rank_pool(
     values: Sequence[Mapping[str, float]],
     directions: Mapping[str, str],
-    filter: float = 0.25,
+    filter: float = 0.0,
 ) -> np.ndarray:
     """Ranks (n,) int64 of a pool of networks by several proxies, 1 = best; ties share the smallest.
 
@@ -21,39 +34,55 @@ def rank_pool(
     directions:  the proxies that count -> "max" or "min".
     filter:      share of the pool; members in that worst share of any proxy come behind all members that are not.
 
-    The aggregate is the sum over proxies of log(rank / n), rank n = best (Lee & Ham 2024, arXiv 2403.19232): a
-    member that one proxy finds poor cannot be saved by the others. The filter is the same idea taken to the pool:
-    single proxies like degenerate networks, but seldom the same ones. It is insurance: with the default proxies on
-    NAS-Bench-201 it does not change the first choice. Nothing saves a set of proxies that all err alike (grad_norm
-    with snip). Members that lack a score come last, in one tie.
-    Ranks exist only within this pool. Costs O(n log n) per proxy.
+    With r(s) the rank of a score divided by the number of members (1 is best, ties share their mean):
+
+        C = r(sum over proxies p of log r(p)),     score = C (1 + R),     R = mean over modifiers m of r(m)
+
+    C, the sum of log-ranks (Lee & Ham 2024, arXiv 2403.19232), asks for capacity: a member that one proxy finds poor
+    cannot be saved by the others. R are the proxies in MODIFIERS, about how well a signal survives the depth. They
+    matter in proportion to what there is to train: alone they prefer networks that compute nothing, while among equally
+    large ones they tell which can be trained. Without modifiers the order is that of C, with nothing else that of R.
+
+    A proxy that no member has is left out. Members that lack another come last, in one tie; one that lacks a modifier
+    only counts as the worst by it. Ranks exist only within this pool. Costs O(n log n) per proxy.
     Raises UserError for an unknown direction or a filter outside [0, 1).
     """
+    names = list(directions)
+    table = np.array([[member.get(name, np.nan) for name in names] for member in values], dtype=float)
+    return rank_rows(table.reshape(len(values), len(names)), directions, filter)
+
+
+def rank_rows(table: np.ndarray, directions: Mapping[str, str], filter: float = 0.0) -> np.ndarray:
+    """The same for a table (n, proxies) whose columns are in the order of `directions`; NaN where there is no score."""
     wrong = {name: way for name, way in directions.items() if way not in ("max", "min")}
     if wrong:
         raise UserError(f"a direction is 'max' or 'min', got {wrong}")
     if not 0 <= filter < 1:
         raise UserError(f"filter is a share of the pool from 0 to below 1, got {filter}")
-    names = list(directions)
-    table = np.array([[member.get(name, np.nan) for name in names] for member in values], dtype=float)
-    table = table.reshape(len(values), len(names))
-    ranks = np.ones(len(values), dtype=np.int64)
-    complete = np.isfinite(table).all(axis=1)
-    ranks[~complete] = int(complete.sum()) + 1
-    signs = np.array([1.0 if directions[name] == "max" else -1.0 for name in names])
-    ranks[complete] = rank_table(table[complete] * signs, filter)
+    signs = [1.0 if way == "max" else -1.0 for way in directions.values()]
+    better = np.where(np.isfinite(table), table, np.nan) * signs
+    given = [j for j in range(table.shape[1]) if np.isfinite(better[:, j]).any()]
+    modifying = [j for j, name in enumerate(directions) if name in MODIFIERS and j in given]
+    main = [j for j in given if j not in modifying]
+    complete = np.isfinite(better[:, main]).all(axis=1) & (len(given) > 0 or not directions)
+    ranks = np.full(len(table), int(complete.sum()) + 1, dtype=np.int64)
+    rows = better[complete]
+    if not len(rows):
+        return ranks
+    n = len(rows)
+    places = [rankdata(rows[:, j]) / n for j in main]
+    total = np.log(places).sum(axis=0) if places else np.zeros(n)
+    if modifying:
+        growth = np.mean([rankdata(np.nan_to_num(rows[:, j], nan=-np.inf)) / n for j in modifying], axis=0)
+        total = rankdata(total.round(9)) / n * (1 + growth) if places else growth
+    poor = np.any([place <= filter for place in places], axis=0) if places else np.zeros(n, dtype=bool)
+    ranks[complete] = positions(total.round(9), poor)
     return ranks
 
 
-def rank_table(table: np.ndarray, filter: float) -> np.ndarray:
-    """Ranks of the rows of a complete (n, proxies) table whose larger numbers are better; see rank_pool."""
-    n, proxies = table.shape
-    if n == 0 or proxies == 0:
-        return np.ones(n, dtype=np.int64)
-    # Rank n is best, and equal scores share the mean of their ranks.
-    places = np.column_stack([rankdata(table[:, j]) for j in range(proxies)])
-    total = np.log(places / n).sum(axis=1).round(9)
-    poor = (places <= filter * n).any(axis=1)
+def positions(total: np.ndarray, poor: np.ndarray) -> np.ndarray:
+    """Ranks (n,) of the largest `total` first, those that are `poor` behind the others; ties share the smallest."""
+    n = len(total)
     order = np.lexsort((-total, poor))
     first = np.ones(n, dtype=bool)
     first[1:] = (np.diff(total[order]) != 0) | (np.diff(poor[order].astype(int)) != 0)

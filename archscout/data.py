@@ -146,14 +146,6 @@ class Part:
         images = torch.from_numpy(_take(self.data.images, rows)).permute(0, 3, 1, 2)
         return torch.from_numpy(rows), images, torch.from_numpy(self.data.labels[rows])
 
-    def balanced_batch(self, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`n` random images, equally many (within one) of each class; a class repeats images only if it must."""
-        rng = np.random.default_rng(seed)
-        by_class = [rng.permutation(np.flatnonzero(self.labels == c)) for c in np.flatnonzero(self.counts)]
-        turns = rng.permutation(len(by_class))
-        picks = [by_class[c][i % len(by_class[c])] for i in range(-(-n // len(turns))) for c in turns]
-        return self.batch(rng.permutation(np.array(picks[:n], dtype=np.int64)))
-
 
 def load(
     source: Any,

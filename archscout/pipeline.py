@@ -25,6 +25,7 @@ import torch
 
 from archscout.aggregate import rank_pool
 from archscout.audit import audit
+from archscout.batches import draw
 from archscout.config import Config, make_config, read_toml
 from archscout.costs import COSTS
 from archscout.costs.limits import format_cost
@@ -39,10 +40,11 @@ from archscout.naming import find, word
 from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts
 from archscout.progress import progress
 from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
+from archscout.probe import Batch
 from archscout.proxies import DEFAULT
 from archscout.result import Result
 from archscout.run import Run
-from archscout.scoring import Scorer, as_images, methods_of
+from archscout.scoring import Scorer, methods_of
 from archscout.selection import SELECTORS
 from archscout.space import Arch, SearchSpace, portable
 from archscout.spaces import SPACES
@@ -589,13 +591,9 @@ def score_controls(run: Run, space: SearchSpace, entrants: Sequence[Entrant], po
         run.record(f"control/{entrant.key}", outcome.value or {"scores": {}, "failures": {"network": outcome.failure}})
 
 
-def scoring_batches(data: Data, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def scoring_batches(data: Data, seed: int) -> list[Batch]:
     """Two class-balanced batches of up to 64 normalised training images, the same in every process."""
-    part, batches = data.part("train"), []
-    for number in (0, 1):
-        _, images, labels = part.balanced_batch(min(64, len(part)), seed * 2 + number)
-        batches.append((as_images(images, data.mean, data.std), labels))
-    return batches
+    return [draw(data, 64, "balanced", 2 * seed + number) for number in (0, 1)]
 
 
 def recipe_of(config: Config, data: Data, metric: str, epochs: float) -> Any:
@@ -697,7 +695,7 @@ def fully_train(
             )
     recipe = recipe_of(config, data, metric, epochs)
     log.info("full training: %.3g epochs of %d images", epochs, len(part))
-    several = config.devices > 1  # processes of their own, to which neither the bar nor the log can travel
+    several = config.devices > 1  # processes of their own, to which the bar and the log cannot travel
     rate_ms = rate["ms"] if timed else 0.0
     with progress("full training", epochs) as bar:
 
@@ -717,8 +715,11 @@ def fully_train(
             devices=config.devices,
             checkpoint=run.folder / "checkpoints" / "final.pt",
             on_progress=None if several else shown,
-            allow=None if several else keep_deadline(run, config, clock, epochs, rate_ms, len(data.labels)),
+            allow=keep_deadline(run, config, clock, epochs, rate_ms, len(data.labels)),
         )
+        if several:
+            for change in fitted.changes:
+                record_shorter(run, clock, change["done"], change["epochs"])
     run.once(
         "trained",
         lambda: {
@@ -744,45 +745,76 @@ def best_rate(model: torch.nn.Module, data: Data, batch: int, config: Config) ->
     return {"ms": rates[threads], "threads": threads}
 
 
+@dataclass
+class Deadline:
+    """The `allow` of a training that must end at `ends`, in seconds of time.monotonic: shortens one that is too slow.
+
+    epochs: what is planned; changes with each shortening.  budget: seconds of the whole run; a hundredth is forgiven.
+    Holds numbers only, so it travels to the processes of a training on several devices.
+    """
+
+    ends: float
+    epochs: float
+    budget: float
+    first: tuple[float, float] | None = None  # epochs and seconds at the first look
+    looked: float = 0.0
+
+    def __call__(self, done: float) -> float | None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first, self.looked = (done, now), now
+        since = now - self.first[1]
+        if now - self.looked < 0.02 * self.budget or done <= self.first[0] or since < 0.05 * self.budget:
+            return None
+        self.looked = now
+        speed, left = since / (done - self.first[0]), self.ends - now
+        if (self.epochs - done) * speed <= left + 0.01 * self.budget:
+            return None
+        self.epochs = done + max(left, 0.0) / speed
+        return self.epochs
+
+
 def keep_deadline(
     run: Run, config: Config, clock: Clock, epochs: float, training_ms: float, images: int
-) -> Callable[[float], float | None]:
+) -> Callable[[float], float | None] | None:
     """The `allow` of the full training: shortens it when, at the speed so far, the budget would be overrun.
 
     Each shortening is an event at its place in the training; a training resumed from before that place repeats it.
+    On several devices the events are written when the training has ended, since a log does not travel.
     """
-    logged = {float(event["value"]["done"]): float(event["value"]["epochs"]) for event in run.events("shorter/")}
     timed = config.budget is not None and config.epochs is None
-    reserve = audit_seconds(images, training_ms, config.budget or 0.0)
-    total, first, looked = epochs, (-1.0, 0.0), clock.spent()
+    budget = config.budget or 0.0
+    left = 0.985 * budget - audit_seconds(images, training_ms, budget) - clock.spent()
+    deadline = Deadline(time.monotonic() + left, epochs, budget)
+    if config.devices > 1:
+        return deadline if timed else None
+    logged = {float(event["value"]["done"]): float(event["value"]["epochs"]) for event in run.events("shorter/")}
 
     def allow(done: float) -> float | None:
-        nonlocal total, first, looked
         if done in logged:
-            total = logged[done]
-            return total
+            deadline.epochs = logged[done]
+            return deadline.epochs
         if not timed or (logged and done <= max(logged)):
             return None
-        assert config.budget is not None
-        now = clock.spent()
-        if first[0] < 0:
-            first = (done, now)
-        if now - looked < 0.02 * config.budget or done <= first[0] or now - first[1] < 0.05 * config.budget:
-            return None
-        looked = now
-        speed = (now - first[1]) / (done - first[0])
-        left = 0.985 * config.budget - reserve - now
-        if (total - done) * speed <= left + 0.01 * config.budget:
-            return None
-        total = done + max(left, 0.0) / speed
-        run.record(f"shorter/{done!r}", {"done": done, "epochs": total})
-        run.record(
-            f"plan-change/{done!r}",
-            {"time": now, "what": f"full training: {total:.3g} epochs in all", "why": "it runs slower than measured"},
-        )
+        total = deadline(done)
+        if total is not None:
+            record_shorter(run, clock, done, total)
         return total
 
     return allow
+
+
+def record_shorter(run: Run, clock: Clock, done: float, total: float) -> None:
+    """Log that a training was shortened to `total` epochs after `done` of them."""
+    run.record(f"shorter/{done!r}", {"done": done, "epochs": total})
+    run.record(
+        f"plan-change/{done!r}",
+        {
+            "time": clock.spent(),
+            "what": f"full training: {total:.3g} epochs in all",
+            "why": "it runs slower than measured",
+        },
+    )
 
 
 def deploy(run: Run, config: Config, data: Data, model: torch.nn.Module) -> dict[str, Any]:

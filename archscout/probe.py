@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from archscout.errors import UserError, unknown
 from archscout.naming import word
@@ -210,6 +212,11 @@ class Pass:
         self._handles += [m.register_forward_hook(hook) for m in found]
         return len(found)
 
+    def at(self, module: nn.Module, hook: Callable[..., Any], before: bool = False) -> None:
+        """Call `hook(module, inputs, output)` after this module, or `hook(module, inputs)` before it."""
+        register = module.register_forward_pre_hook if before else module.register_forward_hook
+        self._handles.append(register(hook))
+
     def forward(self, differentiate: bool) -> None:
         if differentiate:
             self.images = self.images.detach().requires_grad_(True)
@@ -222,11 +229,16 @@ class Pass:
 
     @cached_property
     def weights(self) -> dict[str, nn.Parameter]:
-        """Name -> weight of every convolution and linear layer; a weight that several layers share appears once."""
+        """Name -> weight of every convolution and linear layer; a weight that several layers share appears once.
+
+        The query, key and value weights of nn.MultiheadAttention are one packed layer.
+        """
         found: dict[nn.Parameter, str] = {}
         for name, module in self.model.named_modules():
             if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and isinstance(module.weight, nn.Parameter):
                 found.setdefault(module.weight, f"{name}.weight")
+            elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+                found.setdefault(module.in_proj_weight, f"{name}.in_proj_weight")
         return {name: weight for weight, name in found.items()}
 
     @cached_property
@@ -313,12 +325,20 @@ def relu_kernel(run: Pass) -> Callable[[], Tensor]:
 
 
 def features(run: Pass) -> Callable[[], Tensor]:
-    """The features before global pooling: the last (N, C, H, W) output of any module that has more than one pixel."""
+    """The features before global pooling: the last map (N, C, H, W) or tokens (N, T, C) of more than one position.
+
+    They are the last such output of any module, before a closing layer normalisation.
+    """
     last: list[Tensor] = []
+    normalised: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            last[:] = [output.detach()]
+        if isinstance(module, nn.LayerNorm):
+            normalised[:] = [output]  # also what the modules around it return
+        elif isinstance(output, Tensor) and not any(output is other for other in normalised):
+            positions = output.shape[2:] if output.ndim == 4 else output.shape[1:2] if output.ndim == 3 else ()
+            if math.prod(positions) > 1:
+                last[:] = [output.detach()]
 
     run.after(keep)
 
@@ -377,17 +397,47 @@ def own(probe: Probe) -> nn.Module:
     return probe.copy().train()
 
 
-def absolute(probe: Probe) -> nn.Module:
-    """The network in float64 with the absolute values of its parameters and without normalisation layers."""
+def positive(probe: Probe) -> nn.Module:
+    """The network in float64 with the absolute values of its parameters; normalisation layers stay, in eval mode."""
     network = probe.copy().double().eval()
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, NORMS):
-                setattr(parent, name, nn.Identity())
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_()
     return network
+
+
+def absolute(probe: Probe) -> nn.Module:
+    """The network in float64 with absolute parameters, without normalisation layers, and with even attention."""
+    network = positive(probe)
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, NORMS):
+                setattr(parent, name, nn.Identity())
+    return EvenlyAttending(network)
+
+
+class EvenlyAttending(nn.Module):
+    """A network in which `scaled_dot_product_attention` gives every token the mean of all values.
+
+    Without normalisation the products of queries and keys grow with the cube of the signal, and beyond 10^16 their
+    softmax and its derivative are noise or NaN. Weights that sum to one are all that a sum over paths needs of it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        with EvenAttention():
+            return self.network(x)
+
+
+class EvenAttention(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query, _, value = args[:3]
+        return value.mean(-2, keepdim=True).expand(*query.shape[:-1], value.shape[-1])
 
 
 def gaussian(probe: Probe) -> nn.Module:
@@ -410,6 +460,39 @@ def gaussian(probe: Probe) -> nn.Module:
             if module.bias is not None:
                 module.bias.zero_()
     return network
+
+
+def kaiming(probe: Probe) -> nn.Module:
+    """The network with normal weights of variance 2 / fan-in and zero biases, batch normalisation in train mode.
+
+    Its parameters are not trainable: quantities of this pass differentiate by maps inside the network.
+    """
+    network = probe.copy().train()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            elif isinstance(module, NORMS) and module.weight is not None:
+                module.weight.fill_(1)
+            elif not isinstance(module, NORMS):
+                continue
+            if module.bias is not None:
+                module.bias.zero_()
+    return network.requires_grad_(False)
+
+
+def frozen(probe: Probe) -> nn.Module:
+    """The network of `kaiming` whose batch normalisation has the statistics of 16 noise images, as constants.
+
+    So its images do not mix, and a derivative per image exists.
+    """
+    network = kaiming(probe)
+    for module in network.modules():
+        if isinstance(module, BATCH_NORMS):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network(noise(probe, 0)[0])
+    return network.eval()
 
 
 def batch(probe: Probe, index: int) -> Batch:
@@ -441,6 +524,27 @@ def noise(probe: Probe, index: int) -> Batch:
     return made.to(probe.device).contiguous(memory_format=torch.channels_last), labels
 
 
+def noise_batch(probe: Probe, index: int) -> Batch:
+    """32 standard normal images of the batches' shape, another draw for each index; so the batches' size is no matter.
+
+    On NAS-Bench-201 cells the scores that read them rank as with 64 images (Spearman .994 and more).
+    """
+    rng = torch.Generator().manual_seed(derive(probe.seed, f"noise batch {index}"))
+    made = torch.randn((32, *probe.batches[0][0].shape[1:]), generator=rng)
+    labels = torch.zeros(len(made), dtype=torch.int64, device=probe.device)
+    return made.to(probe.device).contiguous(memory_format=torch.channels_last), labels
+
+
+def arc(probe: Probe, index: int) -> Batch:
+    """32 images, in order and at equal distances, on the quarter circle from one standard normal image to another."""
+    rng = torch.Generator().manual_seed(derive(probe.seed, f"arc {index}"))
+    first, last = torch.randn((2, 1, *probe.batches[0][0].shape[1:]), generator=rng)
+    angles = torch.linspace(0, np.pi / 2, 32)[:, None, None, None]
+    made = first * angles.cos() + last * angles.sin()
+    labels = torch.zeros(len(made), dtype=torch.int64, device=probe.device)
+    return made.to(probe.device).contiguous(memory_format=torch.channels_last), labels
+
+
 def loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy."""
     if int(labels.max()) >= logits.shape[1]:
@@ -456,7 +560,11 @@ def total(logits: Tensor, labels: Tensor) -> Tensor:
 PASSES: dict[str, PassKind] = {
     "batch": PassKind(own, batch, loss),
     "ones": PassKind(absolute, ones, total),
+    "positive": PassKind(positive, ones, total),
     "noise": PassKind(gaussian, noise, total),
+    "kaiming": PassKind(kaiming, noise_batch, total),
+    "frozen": PassKind(frozen, noise, total),
+    "arc": PassKind(frozen, arc, total),
 }
 
 

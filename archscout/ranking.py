@@ -1,25 +1,28 @@
-"""The verb rank: score a list of architectures with proxies, and keep what is done in a CSV file."""
+"""The verb rank: score a list of architectures with proxies, rank them by the aggregate, and keep it in a CSV file."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from archscout.errors import UserError
-from archscout.naming import find
+from archscout.naming import find, word
 
 if TYPE_CHECKING:
     import pandas
 
+    from archscout.devices.profile import Profile
+    from archscout.probe import Batch
     from archscout.space import Arch, SearchSpace
 
-CHUNK = 64  # architectures between two flushes of the CSV
+LOG = ".log"  # what is appended to the name of the CSV file for the scores so far
 
 
 def rank(
@@ -28,7 +31,11 @@ def rank(
     *,
     proxies: Any = None,
     data: Any = None,
+    limits: Any = None,
+    device_profile: Any = None,
     batch_size: int = 64,
+    images: str = "balanced",
+    seeds: int = 1,
     seed: int = 0,
     device: str = "cpu",
     workers: int | str | None = None,
@@ -38,102 +45,286 @@ def rank(
     input_shape: tuple[int, int, int] = (3, 32, 32),
     classes: int = 10,
 ) -> pandas.DataFrame:
-    """Scores of many architectures: a table with `arch`, a column per proxy, and `failures` (JSON: proxy -> reason).
+    """Scores and ranks of many architectures: a table with `arch`, a column per proxy, `failures` and `rank`.
 
-    archs: a file with one architecture per line, a sequence of texts or tuples, or "all" of the space.  data: as in
-    search; without it the batch is random noise of `input_shape` with random labels of `classes` classes.  out: a CSV
-    file, flushed as it grows; if it exists, what it holds is kept and only the rest is scored. Architectures with one
-    canonical form are scored once. Raises UserError for an unknown name or an architecture that is not of the space.
+    archs: a file with one architecture per line, a sequence of texts or tuples, or "all" of the space.
+    proxies: names, "all", or objects; what the table shows. `rank` is the aggregate of its own inputs whatever is shown
+    (see archscout.aggregate): 1 is best, ties share the smallest number, and what failed comes last in one tie.
+    data: as in search; without it the images are random noise of `input_shape` with random labels of `classes` classes.
+    images: which images the proxies see, see archscout.batches.
+    limits: like search's; a network over a limit is not scored: its failure names the limit, and it ranks last.
+    device_profile: what predicts the latency, if that is limited: a JSON file of Profile.to_json, a run folder, or a
+    Profile; without it this machine is measured.
+    seeds: initialisations and pairs of batches that each score averages; above 1 each proxy has a column `NAME_spread`,
+    the standard deviation over them.
+    out: a CSV file, written whole at the end. Scores go to `out`.log as they come (JSON lines): a stopped call goes on
+    from there, and a later call with more proxies computes only those.
+
+    Architectures with one canonical form are scored once. `failures` is JSON (name -> reason), empty if there is none.
+    Costs a forward and a backward of the batch and some cheap passes per network with the default proxies.
+    Raises UserError for an unknown name or an architecture that is not of the space.
     """
     import pandas as pd
 
-    from archscout.config import cores
-    from archscout.data import load
-    from archscout.execute import executor
-    from archscout.progress import progress
+    from archscout.aggregate import INPUTS, aggregate
+    from archscout.costs.limits import parse_limits
     from archscout.proxies import DEFAULT, PROXIES
-    from archscout.scoring import Scorer, as_images, methods_of
-    from archscout.space import SearchSpace, portable
-    from archscout.spaces import SPACES
+    from archscout.scoring import methods_of
 
     if isinstance(proxies, str):
         proxies = list(PROXIES) if proxies == "all" else [p.strip() for p in proxies.split(",") if p.strip()]
-    given = tuple(proxies or DEFAULT)
-    named = methods_of(given)
-    if batch_size < 2:
-        raise UserError(f"a batch of {batch_size} is too small; --batch-size takes 2 or more")
-    factory = find("space", space, SPACES)
-    if data is not None:
-        images = load(data, size=size, seed=seed, data_root=data_root)
-        input_shape, classes = images.shape, len(images.classes)
-        part = images.part("train")
-        drawn = [part.balanced_batch(min(batch_size, len(part)), 2 * seed + i) for i in (0, 1)]
-        batches = [(as_images(x, images.mean, images.std), y) for _, x, y in drawn]
-    else:
-        noise = torch.Generator().manual_seed(seed)
-        batches = [
-            (
-                torch.randn(batch_size, *input_shape, generator=noise),
-                torch.randint(classes, (batch_size,), generator=noise),
-            )
-            for _ in (0, 1)
-        ]
-    ready: SearchSpace = factory if isinstance(factory, SearchSpace) else portable(factory, (input_shape, classes))
+    shown = methods_of(tuple(proxies or DEFAULT))
+    given = {word(p): p for p in (*(proxies or DEFAULT), *(name for name in INPUTS if name not in shown))}
+    if batch_size < 2 or seeds < 1:
+        raise UserError(f"wanted --batch-size 2 or more and --seeds 1 or more, got {batch_size} and {seeds}")
+    bounds = parse_limits(limits)
+    batches, input_shape, classes, source = seen_batches(
+        data, batch_size, images, seeds, seed, data_root, size, input_shape, classes
+    )
+    ready = ready_space(space, input_shape, classes)
     texts = list(listed(ready, archs))
-    columns = ["arch", *named, "failures"]
-    done = read_done(Path(out), columns) if out is not None and Path(out).exists() else {}
+    keys = [ready.canonical(ready.parse(text)) for text in texts]
+    settings = {
+        "space": ready.name,
+        "input_shape": list(input_shape),
+        "classes": classes,
+        "images": source,
+        "batch_size": batch_size,
+        "seed": seed,
+        "seeds": seeds,
+    }
+    log = ScoreLog(None if out is None else Path(f"{out}{LOG}"), settings, ready)
+    if out is not None and Path(out).exists() and not log.known:
+        raise UserError(f"{out} exists, and {out}{LOG} with its scores does not; give another --out")
+    with log:
+        over = over_limits(ready, dict.fromkeys(keys), bounds, device_profile, device, seed)
+        score_missing(
+            log, ready, [k for k in dict.fromkeys(keys) if k not in over], given, batches, seeds, seed, device, workers
+        )
 
-    by_canonical: dict[Arch, dict[str, str]] = {}
-    for text, row in done.items():
-        by_canonical.setdefault(ready.canonical(ready.parse(text)), row)
-    todo = [text for text in dict.fromkeys(texts) if text not in done]
-    fresh = list(dict.fromkeys(c for t in todo if (c := ready.canonical(ready.parse(t))) not in by_canonical))
-
-    rows: list[dict[str, str]] = []
-    with ExitStack() as stack:
-        file = None
-        if out is not None:
-            file = stack.enter_context(open(out, "a" if done else "w", newline="", encoding="utf-8"))
-        writer = csv.DictWriter(file, columns) if file else None
-        if writer and not done:
-            writer.writeheader()
-        pending = iter(todo)
-        waiting: str | None = next(pending, None)
-
-        def flush_known() -> None:
-            nonlocal waiting
-            while waiting is not None and (row := by_canonical.get(ready.canonical(ready.parse(waiting)))) is not None:
-                rows.append({**row, "arch": waiting})
-                if writer:
-                    writer.writerow(rows[-1])
-                waiting = next(pending, None)
-            if file:
-                file.flush()
-
-        flush_known()
-        if fresh:
-            scorer = Scorer(ready, batches=batches, proxies=given, seed=seed)
-            count = cores() if workers is None else int(workers) if str(workers).isdigit() else workers
-            with (
-                executor(count if device == "cpu" else 0, scorer, threads=1) as pool,
-                progress("scoring", len(fresh)) as bar,
-            ):
-                for number, (arch, outcome) in enumerate(zip(fresh, pool.map(fresh), strict=True), 1):
-                    answer = outcome.value or {"scores": {}, "failures": {"network": outcome.failure}}
-                    by_canonical[arch] = {
-                        **{name: repr(v) for name, v in answer["scores"].items()},
-                        "failures": json.dumps(answer["failures"]) if answer["failures"] else "",
-                    }
-                    bar.advance()
-                    if number % CHUNK == 0:
-                        flush_known()
-            flush_known()
-    table = {**{text: {**row, "arch": text} for text, row in done.items()}, **{row["arch"]: row for row in rows}}
-    frame = pd.DataFrame([table[text] for text in texts], columns=columns)
-    for name in named:
+        places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        values: list[Mapping[str, float]] = [{} if key in over else log.known[key]["scores"] for key in places]
+        ranks = aggregate(values)
+    rows = []
+    for text, key in zip(texts, keys, strict=True):
+        found = {"failures": {"limits": over[key]}} if key in over else log.known[key]
+        scores = {} if key in over else found["scores"]
+        failures = {name: why for name, why in found["failures"].items() if name in (*shown, "network", "limits")}
+        row: dict[str, Any] = {"arch": text, **{name: scores.get(name) for name in shown}}
+        if seeds > 1:
+            row |= {f"{name}_spread": found.get("spread", {}).get(name) for name in shown}
+        rows.append(row | {"failures": json.dumps(failures) if failures else "", "rank": int(ranks[places[key]])})
+    spread = [f"{name}_spread" for name in shown] if seeds > 1 else []
+    frame = pd.DataFrame(rows, columns=["arch", *shown, *spread, "failures", "rank"])
+    for name in (*shown, *spread):
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
-    frame["failures"] = frame["failures"].fillna("")
+    if out is not None:
+        write_csv(Path(out), list(frame.columns), rows)
     return frame
+
+
+def ready_space(space: Any, input_shape: tuple[int, int, int], classes: int) -> SearchSpace:
+    """The space for some images, from its name, its factory, or a ready space of the same shape."""
+    from archscout.space import SearchSpace, portable
+    from archscout.spaces import SPACES
+
+    factory = find("space", space, SPACES)
+    return factory if isinstance(factory, SearchSpace) else portable(factory, (input_shape, classes))
+
+
+def seen_batches(
+    data: Any,
+    batch_size: int,
+    images: str,
+    seeds: int,
+    seed: int,
+    data_root: str | None,
+    size: int | None,
+    input_shape: tuple[int, int, int],
+    classes: int,
+) -> tuple[list[Batch], tuple[int, int, int], int, str]:
+    """Two batches for each of `seeds` repeats, the shape and classes of their images, and a text that names them."""
+    from archscout.batches import draw
+    from archscout.data import load
+
+    if data is not None:
+        loaded = load(data, size=size, seed=seed, data_root=data_root)
+        batches = [draw(loaded, batch_size, images, 2 * seed + i) for i in range(2 * seeds)]
+        return batches, loaded.shape, len(loaded.classes), f"{loaded.fingerprint} {images}"
+    noise = torch.Generator().manual_seed(seed)
+    drawn = [
+        (torch.randn(batch_size, *input_shape, generator=noise), torch.randint(classes, (batch_size,), generator=noise))
+        for _ in range(2 * seeds)
+    ]
+    return drawn, input_shape, classes, "noise"
+
+
+def score_missing(
+    log: ScoreLog,
+    space: SearchSpace,
+    keys: Sequence[Arch],
+    given: Mapping[str, Any],
+    batches: Sequence[Batch],
+    seeds: int,
+    seed: int,
+    device: str,
+    workers: int | str | None,
+) -> None:
+    """Score what the log lacks: afterwards it has, for every one of `keys` and every proxy, a score or a reason."""
+    from archscout.config import cores
+    from archscout.execute import executor
+    from archscout.progress import progress
+    from archscout.scoring import Scorer
+
+    groups: dict[tuple[str, ...], list[Arch]] = {}
+    for key in keys:
+        if missing := tuple(name for name in given if not log.has(key, name)):
+            groups.setdefault(missing, []).append(key)
+    count = cores() if workers is None else int(workers) if str(workers).isdigit() else workers
+    with progress("scoring", sum(map(len, groups.values()))) as bar:
+        for names, todo in groups.items():
+            scorer = Scorer(space, batches, tuple(given[name] for name in names), seed, seeds, device)
+            with executor(count if device == "cpu" else 0, scorer, threads=1) as pool:
+                for key, outcome in zip(todo, pool.map(todo), strict=True):
+                    failed = {"scores": {}, "failures": dict.fromkeys(names, outcome.failure)}
+                    log.add(key, {**(outcome.value or failed), "seconds": outcome.seconds})
+                    bar.advance()
+
+
+def over_limits(
+    space: SearchSpace,
+    keys: Any,
+    limits: Mapping[str, float],
+    device_profile: Any,
+    device: str,
+    seed: int,
+) -> dict[Arch, str]:
+    """Canonical architecture -> which limits it is over, for those that are."""
+    from archscout.costs.limits import format_cost
+    from archscout.progress import progress
+    from archscout.propose import Costing
+
+    if not limits:
+        return {}
+    profile = profile_of(device_profile, space, device, seed) if "latency" in limits else None
+    costing, found = Costing(space, limits, profile), {}
+    keys = list(keys)
+    with progress("costs", len(keys)) as bar:
+        for key in keys:
+            costs = costing(key)
+            if costs["violation"] > 0:
+                found[key] = ", ".join(
+                    f"{name} {format_cost(name, costs[name])} is over {format_cost(name, limit)}"
+                    for name, limit in limits.items()
+                    if costs[name] > limit
+                )
+            bar.advance()
+    return found
+
+
+def profile_of(source: Any, space: SearchSpace, device: str, seed: int) -> Profile:
+    """The device profile: as given, from a JSON file or the log of a run, or measured here and now."""
+    from archscout.devices.profile import Profile, measure_profile
+    from archscout.progress import progress
+    from archscout.result import Result
+
+    if source is None:
+        with progress("measuring this device", None):
+            return measure_profile(space, device=device, seed=seed)
+    if not isinstance(source, str | Path):
+        return source
+    path = Path(source)
+    mend = "give a run folder, or a JSON file of Profile.to_json, with --device-profile"
+    try:
+        if path.is_dir():
+            return Profile.from_json(Result(path).events["profile"])
+        return Profile.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"cannot read the device profile {path} ({error.strerror}); {mend}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} holds no device profile ({type(error).__name__}: {error}); {mend}") from None
+
+
+class ScoreLog:
+    """The scores of canonical architectures as JSON lines: a first line with the settings, then one per scoring.
+
+    known: canonical architecture -> {"scores", "failures", "spread", "seconds"}, all of its lines together.
+    Lines are flushed one by one; a torn last line is cut off. Raises UserError for a log of other settings.
+    """
+
+    def __init__(self, path: Path | None, settings: Mapping[str, Any], space: SearchSpace) -> None:
+        self.known: dict[Arch, dict[str, Any]] = {}
+        self._space, self._file = space, None
+        if path is None:
+            return
+        found = read_lines(path)
+        if found and found[0] != {"settings": settings}:
+            before = found[0].get("settings", {}) if isinstance(found[0], dict) else {}
+            other = [
+                f"{name} was {before.get(name)!r}, is {v!r}" for name, v in settings.items() if before.get(name) != v
+            ]
+            raise UserError(f"{path} holds the scores of other settings ({'; '.join(other)}); give another --out")
+        for line in found[1:]:
+            self._take(space.parse(line["arch"]), line)
+        try:
+            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"cannot write {path} ({error.strerror}); give another --out") from None
+        if not found:
+            self._write({"settings": dict(settings)})
+
+    def __enter__(self) -> ScoreLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file:
+            self._file.close()
+
+    def has(self, key: Arch, name: str) -> bool:
+        """Whether there is a score, or a reason why not."""
+        line = self.known.get(key, {"scores": {}, "failures": {}})
+        return name in line["scores"] or name in line["failures"]
+
+    def add(self, key: Arch, answer: Mapping[str, Any]) -> None:
+        """Write what a scoring found, and know it."""
+        self._take(key, answer)
+        self._write({"arch": self._space.format(key), **answer})
+
+    def _take(self, key: Arch, answer: Mapping[str, Any]) -> None:
+        line = self.known.setdefault(key, {"scores": {}, "failures": {}, "spread": {}, "seconds": 0.0})
+        for part in ("scores", "failures", "spread"):
+            line[part].update(answer.get(part, {}))
+        line["seconds"] += answer.get("seconds", 0.0)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        if self._file:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The whole lines of a file of JSON lines, none if it does not exist; a torn last line is cut off the file."""
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    if raw and not raw.endswith(b"\n"):
+        raw = raw[: raw.rfind(b"\n") + 1]
+        path.write_bytes(raw)
+    try:
+        return [json.loads(line) for line in raw.decode("utf-8").splitlines()]
+    except ValueError:
+        raise UserError(f"{path} is no log of scores; move it away, or give another --out") from None
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A CSV file, whole or not at all; empty cells where a score is missing."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+    draft = path.with_name(path.name + ".draft")
+    draft.write_text(text.getvalue(), encoding="utf-8")
+    os.replace(draft, path)
 
 
 def listed(space: SearchSpace, archs: str | Path | Sequence[Any]) -> Iterator[str]:
@@ -169,17 +360,3 @@ def listed(space: SearchSpace, archs: str | Path | Sequence[Any]) -> Iterator[st
         yield entry.strip() if isinstance(entry, str) else space.format(arch)
     if not count:
         raise UserError("no architectures given; write one per line")
-
-
-def read_done(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The rows that a CSV already holds, by architecture; a torn last line is cut off the file."""
-    raw = path.read_bytes()
-    if raw and not raw.endswith(b"\n"):
-        raw = raw[: raw.rfind(b"\n") + 1]
-        path.write_bytes(raw)
-    lines = list(csv.reader(raw.decode("utf-8", errors="replace").splitlines()))
-    if not lines:
-        return {}
-    if lines[0] != list(columns):
-        raise UserError(f"{path} holds the columns {lines[0]}, not {list(columns)}; give another --out")
-    return {row[0]: dict(zip(columns, row, strict=True)) for row in lines[1:] if len(row) == len(columns)}

@@ -68,10 +68,10 @@ def score(
               `std` per channel on the scale 0..255 (default: those of these images). Arrays or tensors.
     labels:   whole numbers (N,).
     proxies:  names, "module:name", Proxy objects, or functions (Probe) -> float.
-    repeats:  1 scores the weights as given. More: every repeat re-initialises each layer that has `reset_parameters`,
-              scores are means and `.spread` their standard deviations.
-    batch_size: the images are cut into batches of this many; a rest is left out unless it is the only batch. All but
-              zico read the first one.
+    repeats:  1 scores the weights as given. More: every repeat re-initialises each layer that has `reset_parameters`
+              and begins at another batch, scores are means and `.spread` their standard deviations.
+    batch_size: the images are cut into batches of this many; a rest is left out unless it is the only batch. A repeat
+              begins two batches after the one before, in a circle; all but zico read only the first of theirs.
 
     A proxy that is undefined, fails or runs out of memory becomes an entry of `.failures`.
     Raises UserError for unknown names, and images or labels of a wrong kind.
@@ -89,7 +89,8 @@ def score(
     found: list[tuple[dict[str, float], dict[str, str]]] = []
     for repeat in range(repeats):
         network = model if repeats == 1 else reinitialised(model, derive(seed, f"repeat {repeat}"))
-        found.append(read(network, batches, methods, derive(seed, f"probe {repeat}"), classes, device))
+        read_first = from_place(batches, 2 * repeat)
+        found.append(read(network, read_first, methods, derive(seed, f"probe {repeat}"), classes, device))
     values, failures, spread = combined(found)
     return Scores(values, failures, spread, time.perf_counter() - start)
 
@@ -102,7 +103,8 @@ class Scorer:
     of threads: the weights follow from (seed, canonical architecture) alone.
 
     batches: (images float32 (N, C, H, W), labels int64 (N,)) pairs. proxies: as in `score`; names travel best.
-    repeats: networks built and scored per architecture; scores are means.
+    repeats: networks built and scored per architecture; scores are means. Repeat r begins at batch 2r, in a circle, so
+    twice as many batches as repeats give each its own pair.
     """
 
     space: SearchSpace
@@ -113,7 +115,10 @@ class Scorer:
     device: str = "cpu"
 
     def __call__(self, arch: Arch) -> dict[str, dict[str, Any]]:
-        """{"scores": proxy -> number, "failures": proxy -> reason} of the canonical form of `arch`."""
+        """{"scores": proxy -> number, "failures": proxy -> reason, "spread"} of the canonical form of `arch`.
+
+        "spread", of more than one repeat only: proxy -> standard deviation over them.
+        """
         arch = self.space.canonical(arch)
         methods = methods_of(self.proxies)
         found = []
@@ -121,9 +126,16 @@ class Scorer:
             name = f"{self.space.name} {'-'.join(map(str, arch))} {repeat}"
             with seeded(self.seed, name):
                 network = self.space.build(arch)
-            found.append(read(network, self.batches, methods, derive(self.seed, name), self.space.classes, self.device))
-        values, failures, _ = combined(found)
-        return {"scores": values, "failures": failures}
+            batches = from_place(self.batches, 2 * repeat)
+            found.append(read(network, batches, methods, derive(self.seed, name), self.space.classes, self.device))
+        values, failures, spread = combined(found)
+        return {"scores": values, "failures": failures} | ({"spread": spread} if self.repeats > 1 else {})
+
+
+def from_place(batches: Sequence[Batch], place: int) -> list[Batch]:
+    """The same batches, beginning at number `place` of their circle."""
+    place %= len(batches)
+    return [*batches[place:], *batches[:place]]
 
 
 def methods_of(proxies: Sequence[Any]) -> dict[str, Proxy]:

@@ -10,41 +10,56 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archscout.aggregate import rank_pool
+from archscout.aggregate import INPUTS, MODIFIERS, aggregate, rank_pool
 from archscout.errors import UserError
 
 WAYS = {"a": "max", "b": "min", "c": "max"}
+MODIFIED = {**WAYS, "variance_growth": "max"}
 
 
 def slow(values: list[dict[str, float]], ways: dict[str, str], share: float) -> list[int]:
     """Written from the definition: mean rank of each score by counting, sum of logarithms, then counting again."""
-    whole = [v for v in values if all(name in v and math.isfinite(v[name]) for name in ways)]
+    there = [name for name in ways if any(math.isfinite(v.get(name, math.nan)) for v in values)]
+    main, extra = ([name for name in there if (name in MODIFIERS) == modifies] for modifies in (False, True))
+    if ways and not there:
+        return [1] * len(values)
+    whole = [v for v in values if all(name in v and math.isfinite(v[name]) for name in main)]
 
-    def place(member: dict[str, float], name: str) -> float:
-        sign = 1 if ways[name] == "max" else -1
-        mine = [sign * other[name] for other in whole]
-        below, equal = sum(x < sign * member[name] for x in mine), sum(x == sign * member[name] for x in mine)
-        return below + (equal + 1) / 2
+    def number(member: dict[str, float], name: str) -> float:
+        value = member.get(name, math.nan)
+        return (1 if ways[name] == "max" else -1) * value if math.isfinite(value) else -math.inf
+
+    def place(found: list[float], mine: float) -> float:
+        below, equal = sum(x < mine for x in found), sum(x == mine for x in found)
+        return (below + (equal + 1) / 2) / len(found)
+
+    def share_of(member: dict[str, float], name: str) -> float:
+        return place([number(other, name) for other in whole], number(member, name))
+
+    def logs(member: dict[str, float]) -> float:
+        return round(sum(math.log(share_of(member, name)) for name in main), 9)
 
     def key(member: dict[str, float]) -> tuple[bool, float]:
-        places = [place(member, name) for name in ways]
-        poor = any(p <= share * len(whole) for p in places)
-        return poor, -round(sum(math.log(p / len(whole)) for p in places), 9)
+        poor = any(share_of(member, name) <= share for name in main)
+        total = logs(member)
+        if extra:
+            growth = sum(share_of(member, name) for name in extra) / len(extra)
+            total = place([logs(other) for other in whole], total) * (1 + growth) if main else growth
+        return poor, -round(total, 9)
 
     keys = [key(v) for v in whole]
     found = iter([1 + sum(other < mine for other in keys) for mine in keys])
     return [next(found) if any(v is w for w in whole) else len(whole) + 1 for v in values]
 
 
-members = st.lists(
-    st.dictionaries(st.sampled_from("abcd"), st.integers(-3, 3).map(float) | st.just(math.nan)), max_size=12
-)
+names = st.sampled_from([*"abcd", "variance_growth"])
+members = st.lists(st.dictionaries(names, st.integers(-3, 3).map(float) | st.just(math.nan)), max_size=12)
 
 
 @settings(max_examples=150, deadline=None)
-@given(members, st.sampled_from([0.0, 0.1, 0.25, 0.5]))
-def test_equals_the_slow_version(values: list[dict[str, float]], share: float) -> None:
-    assert rank_pool(values, WAYS, share).tolist() == slow(values, WAYS, share)
+@given(members, st.sampled_from([WAYS, MODIFIED, {"variance_growth": "max"}, {}]), st.sampled_from([0.0, 0.1, 0.5]))
+def test_equals_the_slow_version(values: list[dict[str, float]], ways: dict[str, str], share: float) -> None:
+    assert rank_pool(values, ways, share).tolist() == slow(values, ways, share)
 
 
 @settings(max_examples=50, deadline=None)
@@ -74,6 +89,23 @@ def test_empty_single_and_missing() -> None:
     whole = {"a": 0.0, "b": 0.0, "c": 0.0}
     values = [{"a": 9.0, "b": -9.0}, whole, {**whole, "a": math.inf}, {**whole, "a": -1.0}]
     assert rank_pool(values, WAYS).tolist() == [3, 1, 3, 2]
+
+
+def test_a_modifier_decides_among_equals_and_cannot_save_the_incapable() -> None:
+    members = [{"a": a, "variance_growth": g} for a, g in ((1.0, 9.0), (2.0, 1.0), (2.0, 5.0), (3.0, 0.0))]
+    ways = {"a": "max", "variance_growth": "max"}
+    # C = 1/4, 5/8, 5/8, 1 and R = 1, 1/2, 3/4, 1/4: scores .5, .94, 1.09, 1.25.
+    assert rank_pool(members, ways).tolist() == [4, 3, 2, 1]
+    assert rank_pool(members, {"variance_growth": "max"}).tolist() == [1, 3, 2, 4]
+    del members[2]["variance_growth"]  # counts as the worst by it
+    assert rank_pool(members, ways).tolist() == [4, 2, 3, 1]
+
+
+def test_aggregate_reads_its_inputs_alone() -> None:
+    rng = np.random.default_rng(0)
+    values = [dict(zip(INPUTS, row, strict=True)) for row in rng.normal(size=(20, len(INPUTS))).tolist()]
+    ranks = aggregate([{**value, "zen": number} for number, value in enumerate(values)])
+    assert (ranks == rank_pool(values, dict.fromkeys(INPUTS, "max"))).all()
 
 
 def test_the_filter_sends_lopsided_members_behind_the_others() -> None:

@@ -260,19 +260,8 @@ def test_the_given_array_may_change_afterwards():
     assert np.array_equal(data.images, before)
 
 
-def test_balanced_batch():
+def test_class_counts_of_a_part():
     part = load((images(400), np.repeat([0, 1, 2], [300, 80, 20]))).part("train")
-    for n in (1, 2, 10, 30, 100):
-        index, _, labels = part.balanced_batch(n, seed=3)
-        counts = np.bincount(labels, minlength=3)
-        assert counts.sum() == n
-        assert counts.max() - counts.min() <= 1
-        assert set(index.tolist()) <= set(part.indices.tolist())
-    index, _, labels = part.balanced_batch(30, seed=3)
-    assert len(set(index.tolist())) == 30
-    assert torch.equal(index, part.balanced_batch(30, seed=3)[0])
-    assert not torch.equal(index, part.balanced_batch(30, seed=4)[0])
-    assert (labels[1:] != labels[:-1]).any()
     assert part.counts.tolist() == [180, 48, 12]
 
 
@@ -432,7 +421,7 @@ def test_a_share_that_is_gone(tmp_path):
 
 def test_global_random_state_is_left_alone(tmp_path):
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    load(folder(tmp_path)).part("train").balanced_batch(8, seed=0)
+    load(folder(tmp_path)).part("train").batch(np.arange(8))
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 

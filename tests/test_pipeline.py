@@ -18,6 +18,7 @@ import pytest
 
 import archscout
 from archscout.errors import UserError
+from archscout.pipeline import Deadline
 
 COUNTS = {"candidates": 12, "finalists": 2, "epochs": 2.0, "train_threads": 1, "proxies": ("macs", "naswot", "synflow")}
 
@@ -285,3 +286,28 @@ def test_the_report_opens_offline_without_errors(finished: archscout.Result) -> 
     assert not page.requests
     assert finished.best["arch"] in page.dom
     assert page.dom.count("main-svg") >= 3
+
+
+@pytest.mark.slow
+def test_two_devices_train_a_given_network_within_a_budget(tmp_path: Path) -> None:
+    """Several devices are processes of their own; two on the CPU keep the budget and leave a whole run."""
+    began = time.monotonic()
+    found = archscout.train("digits", space="plain", arch="resnet8-w8", devices=2, budget="40s", out=tmp_path / "two")
+    assert time.monotonic() - began < 75  # the budget and the start of two processes on a busy machine
+    trained = found.events["trained"]
+    assert trained["epochs"] > 0.5
+    assert found.best["test"]["accuracy"] > 0.5
+    assert (tmp_path / "two" / "model.onnx").exists()
+
+
+def test_a_deadline_travels_and_shortens_a_training_that_runs_too_slow() -> None:
+    import pickle
+
+    deadline = pickle.loads(pickle.dumps(Deadline(ends=time.monotonic() - 1.0, epochs=8.0, budget=0.001)))
+    assert deadline(0.0) is None  # the first look only starts its clock
+    time.sleep(0.01)
+    assert deadline(2.0) == 2.0  # nothing is left: it ends here
+    relaxed = Deadline(ends=time.monotonic() + 100.0, epochs=8.0, budget=0.001)
+    assert relaxed(0.0) is None
+    time.sleep(0.01)
+    assert relaxed(2.0) is None

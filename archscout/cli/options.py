@@ -18,6 +18,10 @@ Group = Annotated[
     str | None, typer.Option(help="Regular expression on file paths; images of one group stay on one side of a split.")
 ]
 Strict = Annotated[bool | None, typer.Option("--strict", help="Refuse data with any unreadable image.")]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(help="Largest allowed cost, like latency=5ms, memory=2MB, params=300k; repeatable."),
+]
 Budget = Annotated[str | None, typer.Option(help="Time for the whole run, like 20m; turned into counts at the start.")]
 Epochs = Annotated[float | None, typer.Option(help="Epochs of the full training.")]
 Metric = Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, or auto (balanced if imbalanced).")]

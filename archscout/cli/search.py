@@ -16,10 +16,7 @@ def search(
     strategy: Annotated[str | None, typer.Option(help="What proposes architectures.")] = None,
     proxies: Annotated[str | None, typer.Option(help="Zero-shot proxies that rank, joined by commas.")] = None,
     select: Annotated[str | None, typer.Option(help="Selector of the training images in verification.")] = None,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option(help="Largest allowed cost, like latency=5ms, memory=2MB, params=300k; repeatable."),
-    ] = None,
+    limit: options.Limit = None,
     budget: options.Budget = None,
     candidates: Annotated[int | None, typer.Option(help="Architectures to score.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Architectures to verify by short training.")] = None,

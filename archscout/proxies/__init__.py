@@ -3,7 +3,29 @@
 from __future__ import annotations
 
 from archscout.probe import Proxy
-from archscout.proxies import flops, grad_norm, jacob_cov, macs, naswot, params, snip, synflow, zen, zico
+from archscout.proxies import (
+    dss,
+    expressivity,
+    flops,
+    grad_norm,
+    jacob_cov,
+    layers,
+    linear_regions,
+    macs,
+    meco,
+    naswot,
+    near,
+    params,
+    progressivity,
+    snip,
+    swap,
+    synflow,
+    trainability,
+    variance_growth,
+    vkdnw,
+    zen,
+    zico,
+)
 
 PROXIES: dict[str, Proxy] = {
     "params": params.PROXY,
@@ -16,6 +38,17 @@ PROXIES: dict[str, Proxy] = {
     "jacob_cov": jacob_cov.PROXY,
     "zen": zen.PROXY,
     "zico": zico.PROXY,
+    "expressivity": expressivity.PROXY,
+    "progressivity": progressivity.PROXY,
+    "trainability": trainability.PROXY,
+    "variance_growth": variance_growth.PROXY,
+    "dss": dss.PROXY,
+    "vkdnw": vkdnw.PROXY,
+    "layers": layers.PROXY,
+    "swap": swap.PROXY,
+    "meco": meco.PROXY,
+    "near": near.PROXY,
+    "linear_regions": linear_regions.PROXY,
 }
 
 DEFAULT = ("macs", "naswot", "jacob_cov", "zen", "synflow")

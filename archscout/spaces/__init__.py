@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from archscout.space import SearchSpace, Shape
+from archscout.spaces.macro import macro
 from archscout.spaces.mobilenet import mobilenet
 from archscout.spaces.nasbench201 import nasbench201
 from archscout.spaces.plain import plain
+from archscout.spaces.vit import vit
 
 SPACES: dict[str, Callable[[Shape, int], SearchSpace]] = {
+    "macro": macro,
     "mobilenet": mobilenet,
     "nasbench201": nasbench201,
     "plain": plain,
+    "vit": vit,
 }

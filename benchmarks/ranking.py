@@ -1,0 +1,257 @@
+"""How good the ranking is where every network's trained accuracy is known: NAS-Bench-201 and NAS-Bench-Macro.
+
+    python benchmarks/ranking.py --data FOLDER [--minutes 60] [--seeds 10] [--quick]
+
+FOLDER holds images/cifar10_lossless.zip and the tables nas/*.parquet. Three stages, each in pieces that are kept in
+`--work` and skipped when done:
+
+1. cells: every canonical cell of NAS-Bench-201 (6,040) is scored once by all proxies of SHOWN, on CIFAR-10 images.
+   What is done is also written to results/ranking_scores.parquet.
+2. macro: 1,000 random networks of NAS-Bench-Macro are scored by the inputs of the aggregate.
+3. picks: for each of `--seeds` seeds (weights and images) a search of its own, ageing evolution over 600 scored cells,
+   chooses one cell by the aggregate.
+
+The form of the aggregate was compared on CIFAR-10. CIFAR-100 and NAS-Bench-Macro decided nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import results_file
+from main_job import cifar10
+
+from archscout.aggregate import INPUTS, rank_rows
+from archscout.batches import draw
+from archscout.bench import Table, evaluate, figures_of, load_table
+from archscout.data import load
+from archscout.execute import executor
+from archscout.propose import Costing, propose_and_score
+from archscout.proxies import PROXIES
+from archscout.ranking import rank
+from archscout.run import Run
+from archscout.scoring import Scorer
+from archscout.space import SearchSpace, portable
+from archscout.spaces import SPACES
+from archscout.strategies import STRATEGIES
+from archscout.strategies.strategy import Goal
+
+HERE = Path(__file__).resolve().parent
+SHOWN = (
+    "params", "macs", "flops", "layers", "synflow", "naswot", "jacob_cov", "zen", "expressivity", "progressivity",
+    "trainability", "variance_growth",
+)  # fmt: skip
+PIECE = 500  # architectures of one call of rank
+CANDIDATES = 600  # of one search for a pick
+SETTINGS = {"batch_size": 64, "images": "balanced", "seed": 0, "seeds": 1, "data": "CIFAR-10, training part"}
+KNOWN = {
+    "tau_c10": ".776, AZ-NAS with SynFlow (published)",
+    "tau_c100": ".758, AZ-NAS with SynFlow (published)",
+    "top5_c10": ".39",
+    "top5_c100": ".39",
+    "regret_energy_c10": ".46, log-rank of five proxies",
+    "regret_energy_c100": "1.19, log-rank of five proxies",
+    "hv_latency_c10": ".97, synflow",
+    "hv_latency_c100": ".96, synflow",
+    "pick_c10": "94.00 (one network), 94.15 with a supernet",
+    "pick_c100": "71.99 (one network), 72.77 with a supernet",
+}
+REACH = {
+    "tau_c10": 0.80,
+    "tau_c100": 0.78,
+    "top5_c10": 0.50,
+    "top5_c100": 0.45,
+    "regret_energy_c10": 0.30,
+    "regret_energy_c100": 0.80,
+    "worst_pick": 3.0,
+    "hv_latency_c10": 0.985,
+    "hv_latency_c100": 0.985,
+    "pick_c10": 94.2,
+    "pick_c100": 72.8,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("ARCHSCOUT_DATA"), help="folder of real data")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no new piece after this many minutes")
+    parser.add_argument("--seeds", type=int, default=10, help="searches for the picks")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=HERE / "work" / "ranking", help="where pieces are kept")
+    parser.add_argument("--quick", action="store_true", help="a few cells on noise; a test of the script")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "ranking.json")
+    args = parser.parse_args()
+    ends = time.monotonic() + 60 * args.minutes
+    if args.quick:
+        quick(args.out)
+        return
+    if not args.data or not (args.data / "nas" / "nb201_accuracy.parquet").exists():
+        raise SystemExit("the tables are absent: give --data FOLDER, which holds nas/ and images/")
+    args.work.mkdir(parents=True, exist_ok=True)
+    images = args.work / "cifar10.npz"
+    if not images.exists():
+        cifar10(args.work, args.data)
+
+    cells = score_pieces(canonical_texts("nasbench201"), "nasbench201", SHOWN, images, args.work, args.workers, ends)
+    write_scores(cells, HERE / "results" / "ranking_scores.parquet")
+    macro = score_pieces(canonical_texts("macro")[:1000], "macro", INPUTS, images, args.work, args.workers, ends)
+    picked = {seed: pick(seed, images, args.work, args.workers, ends) for seed in range(args.seeds)}
+    table = load_table(args.data / "nas" / "nb201_accuracy.parquet", [args.data / "nas" / "nb201_hwnasbench.parquet"])
+    macro_table = load_table(args.data / "nas" / "nas_bench_macro_cifar10.parquet") if len(macro) else None
+    found = figures(cells, table, macro, macro_table, {s: text for s, text in picked.items() if text})
+    results_file.write(
+        args.out,
+        found,
+        command="python benchmarks/ranking.py --data FOLDER",
+        settings={**SETTINGS, "inputs": list(INPUTS), "cells": len(cells), "macro": len(macro)},
+        picks=picked,
+        milliseconds={"per cell, all proxies of the table, one thread": 1000 * float(cells["seconds"].mean())},
+    )
+
+
+def canonical_texts(space: str) -> list[str]:
+    """One text for each canonical architecture, in an order drawn with seed 0: any first part is a random sample."""
+    made = SPACES[space]((3, 32, 32), 10)
+    archs = list(dict.fromkeys(made.canonical(arch) for arch in made))
+    return [made.format(archs[i]) for i in np.random.default_rng(0).permutation(len(archs))]
+
+
+def score_pieces(
+    texts: list[str], space: str, proxies: Any, images: Any, work: Path, workers: int, ends: float
+) -> pd.DataFrame:
+    """The scores of the first texts, as many as are done by `ends`: arch, a column per proxy, seconds."""
+    out, done = work / f"{space}.csv", 0
+    for done in range(PIECE, len(texts) + PIECE, PIECE):
+        log = work / f"{space}.csv.log"
+        if time.monotonic() > ends and (not log.exists() or log.read_text().count("\n") <= done):
+            done -= PIECE
+            break
+        rank(space, texts[:done], proxies=list(proxies), data=images, workers=workers, out=out, batch_size=64)
+    if done <= 0:
+        return pd.DataFrame(columns=["arch", *proxies, "seconds"])
+    frame = rank(space, texts[:done], proxies=list(proxies), data=images, workers=0, out=out, batch_size=64)
+    lines = [json.loads(line) for line in Path(f"{out}.log").read_text().splitlines()[1:]]
+    seconds: dict[str, float] = {}
+    for line in lines:
+        seconds[line["arch"]] = seconds.get(line["arch"], 0.0) + line["seconds"]
+    return frame[["arch", *proxies]].assign(seconds=[seconds.get(text, np.nan) for text in frame["arch"]])
+
+
+def write_scores(frame: pd.DataFrame, path: Path) -> None:
+    """The scores as one compact file, with their settings in its metadata."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.Table.from_pandas(
+        frame.astype({c: np.float32 for c in frame.columns if c != "arch"}), preserve_index=False
+    )
+    about = {b"archscout": json.dumps({**SETTINGS, "versions": results_file.versions()}).encode()}
+    parquet.write_table(
+        table.replace_schema_metadata({**(table.schema.metadata or {}), **about}), path, compression="zstd"
+    )
+
+
+def pick(seed: int, images: Path, work: Path, workers: int, ends: float) -> str | None:
+    """The cell that a search with weights and images of its own seed chooses; None if the time is up."""
+    folder = work / f"pick-{seed}"
+    if not (folder / "trials.jsonl").exists() and time.monotonic() > ends:
+        return None
+    data = load(images)
+    space: SearchSpace = portable(SPACES["nasbench201"], (data.shape, len(data.classes)))
+    scorer = Scorer(space, [draw(data, 64, "balanced", 2 * seed + i) for i in (0, 1)], INPUTS, seed=seed)
+    directions = {name: PROXIES[name].direction for name in INPUTS}
+    strategy = STRATEGIES["evolution"](space, seed=seed, goal=Goal(scores=directions))
+    with Run.open(folder) if folder.exists() else Run.create(folder, f"seed = {seed}\n") as run:
+        if "pick" not in run:
+            with executor(workers, scorer) as pool:
+                trials = propose_and_score(run, Costing(space, {}), strategy, pool, CANDIDATES, directions=directions)
+            scored = [trial for trial in trials if trial.get("scores")]
+            table = np.array([[t["scores"].get(name, np.nan) for name in INPUTS] for t in scored])
+            run.record("pick", scored[int(np.argmin(rank_rows(table, directions)))]["arch"])
+        return str(run.recall("pick"))
+
+
+def by_pool(columns: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows of the table -> their ranks by the aggregate within those rows, each canonical network counted once."""
+    directions = {name: PROXIES[name].direction for name in INPUTS}
+
+    def ranked(rows: np.ndarray) -> np.ndarray:
+        distinct, back = np.unique(np.nan_to_num(columns[rows], nan=np.inf), axis=0, return_inverse=True)
+        ranks = rank_rows(np.where(np.isinf(distinct), np.nan, distinct), directions)
+        return ranks[back.ravel()].astype(float)
+
+    return ranked
+
+
+def aligned(frame: pd.DataFrame, table: Table) -> np.ndarray:
+    """(n, inputs) scores of every row of the table, NaN where there is none."""
+    return np.column_stack(
+        [table.align(dict(zip(frame["arch"], frame[name].astype(float), strict=True))) for name in INPUTS]
+    )
+
+
+def figures(
+    cells: pd.DataFrame,
+    table: Table,
+    macro: pd.DataFrame,
+    macro_table: Table | None,
+    picked: dict[int, str],
+) -> list[dict[str, Any]]:
+    """The figures of results/ranking.json."""
+    options: dict[str, Any] = {"direction": "min", "known": KNOWN, "reach": REACH}
+    found = figures_of(by_pool(aligned(cells, table)), table, **options)
+    if macro_table is not None:
+        columns = aligned(macro, macro_table)
+        scored = np.isfinite(columns).any(axis=1)
+        known = {name: np.where(scored, values, np.nan) for name, values in macro_table.accuracies.items()}
+        part = replace(macro_table, accuracies=known)
+        tau = evaluate(by_pool(columns), part, direction="min", pools=["all"])["all"]["all"]
+        beside = {
+            name: evaluate(part.costs[name], part, pools=["all"], resamples=0)["all"]["all"]["kendall"]
+            for name in ("params", "macs")
+        }
+        found.append(
+            {
+                "name": "tau_macro", "unit": "Kendall's tau-b", **tau["kendall"], "n": int(tau["n"]), "known": None,
+                "reach": None, "beside": beside, "interval": "95 %, 200 bootstrap samples of the networks",
+            }
+        )  # fmt: skip
+    for short, name in (("c10", "cifar10"), ("c100", "cifar100")):
+        if picked:
+            place = {text: i for i, text in enumerate(table.archs)}
+            got = [float(table.accuracies[name][place[text]]) for text in picked.values()]
+            place_of = next(i for i, figure in enumerate(found) if figure["name"] == f"pick_{short}")
+            exhaustive = found[place_of]["value"]
+            found[place_of] = results_file.figure(
+                f"pick_{short}", got, "% accuracy", known=KNOWN[f"pick_{short}"], reach=REACH[f"pick_{short}"],
+                beside={**found[place_of]["beside"], "best of all cells by the scores of seed 0": exhaustive},
+                interval="95 %, Student's t over searches that differ in weights, images and proposals",
+            )  # fmt: skip
+    return found
+
+
+def quick(out: Path) -> None:
+    """Twelve cells on noise, without tables: that the stages run and the figures have their form."""
+    texts = canonical_texts("nasbench201")[:12]
+    with tempfile.TemporaryDirectory() as work:
+        frame = rank("nasbench201", texts, proxies=list(INPUTS), workers=0, batch_size=8, out=Path(work) / "quick.csv")
+    ranks = by_pool(frame[list(INPUTS)].to_numpy())(np.arange(12))
+    agree = float((ranks == frame["rank"]).mean())
+    results_file.write(out, [results_file.figure("ranks_equal_to_the_verb", [agree], "share")])
+
+
+if __name__ == "__main__":
+    main()
