@@ -9,8 +9,8 @@ from scipy.stats import rankdata
 
 from archscout.errors import UserError
 
-INPUTS = ("params", "synflow", "jacob_cov", "expressivity", "variance_growth")  # what `aggregate` reads
-MODIFIERS = ("variance_growth",)  # proxies that say something only among networks of like capacity
+INPUTS = ("params", "synflow", "jacob_cov", "expressivity", "variance_growth", "trainability")  # of `aggregate`
+MODIFIERS = ("variance_growth", "trainability")  # proxies that say something only among networks of like capacity
 
 
 def aggregate(values: Sequence[Mapping[str, float]]) -> np.ndarray:
@@ -39,9 +39,10 @@ def rank_pool(
         C = r(sum over proxies p of log r(p)),     score = C (1 + R),     R = mean over modifiers m of r(m)
 
     C, the sum of log-ranks (Lee & Ham 2024, arXiv 2403.19232), asks for capacity: a member that one proxy finds poor
-    cannot be saved by the others. R are the proxies in MODIFIERS, about how well a signal survives the depth. They
-    matter in proportion to what there is to train: alone they prefer networks that compute nothing, while among equally
-    large ones they tell which can be trained. Without modifiers the order is that of C, with nothing else that of R.
+    cannot be saved by the others. R are the proxies in MODIFIERS, about how signals survive the depth, forward and
+    backward. They matter in proportion to what there is to train: alone they prefer networks that compute nothing,
+    while among equally large ones they tell which can be trained. Without modifiers the order is that of C, with
+    nothing else that of R.
 
     A proxy that no member has is left out. Members that lack another come last, in one tie; one that lacks a modifier
     only counts as the worst by it. Ranks exist only within this pool. Costs O(n log n) per proxy.

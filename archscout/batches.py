@@ -61,13 +61,14 @@ def hard(part: Part, n: int, rng: np.random.Generator) -> np.ndarray:
     What is hard for a network is known only after training; this is the cheap stand-in that needs none. Candidates are
     64 random images of each class.
     """
-    sketches = {c: sketch(part, np.flatnonzero(part.labels == c), rng) for c in np.flatnonzero(part.counts)}
+    classes = np.flatnonzero(part.counts).tolist()
+    sketches = {c: sketch(part, np.flatnonzero(part.labels == c), rng) for c in classes}
     means = np.stack([x.mean(0) for _, x in sketches.values()])
 
     def order(members: np.ndarray) -> np.ndarray:
         label = int(part.labels[members[0]])
         some, x = sketches[label]
-        own = list(sketches).index(label)
+        own = classes.index(label)
         distances = ((x[:, None] - means[None]) ** 2).sum(2)
         others = np.delete(distances, own, axis=1)
         margin = others.min(1) - distances[:, own] if others.size else distances[:, own]

@@ -21,15 +21,16 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
 
     A list or tuple of modules in the attribute `blocks` of the network decides. Else the rule is:
 
-    1. A *stage* is an nn.Sequential or nn.ModuleList with an entry that has children and holds a convolution. Its
-       entries that have children are blocks; those that are stages themselves are opened.
-    2. A module that has stages as children gives the blocks of all of them, in order.
-    3. A module without stages whose children with children and a convolution are several: these are the blocks. If it
-       is a single one, the rule is applied to it.
+    1. A *stage* is an nn.Sequential or nn.ModuleList with an entry that has children and holds a convolution or linear
+       layer. Its entries that have children are blocks; those that are stages themselves are opened.
+    2. A network that is a stage or has stages as children gives the blocks of all of them, in order.
+    3. Without stages, its children that have children and hold such a layer, classifiers apart, are the blocks if they
+       are several. If it is a single one, the rule is applied to it.
     4. Otherwise, as in a plain chain of layers, every convolution is a block.
 
-    So they are the cells and reductions of nasbench201, the blocks of mobilenet and plain, those of the residual and
-    inverted residual networks of torchvision, and the convolutions of a VGG.
+    So they are the cells and reductions of nasbench201, the blocks of mobilenet, macro and plain, the layers of vit,
+    the blocks of the residual and inverted residual networks and the transformers of torchvision, and the convolutions
+    of a VGG. What returns neither maps (N, C, H, W) nor tokens (N, T, C) is no block.
     """
     named = getattr(network, "blocks", None)
     if isinstance(named, list | tuple) and named:
@@ -38,20 +39,27 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
         parts = [module for module in (network, *network.children()) if is_stage(module)]
         if parts:
             return entries(network) if parts[0] is network else [b for stage in parts for b in entries(stage)]
-        parts = [child for child in network.children() if is_compound(child)]
+        parts = [child for child in network.children() if is_part(child)]
         if len(parts) != 1:
             return parts or [m for m in network.modules() if isinstance(m, CONVOLUTIONS)]
         network = parts[0]
 
 
-def is_compound(module: nn.Module) -> bool:
-    """Whether it has children and holds a convolution."""
-    return any(True for _ in module.children()) and any(isinstance(m, CONVOLUTIONS) for m in module.modules())
+def has(module: nn.Module, *kinds: type[nn.Module]) -> bool:
+    """Whether it has children and holds a module of these kinds."""
+    return any(True for _ in module.children()) and any(isinstance(m, kinds) for m in module.modules())
 
 
 def is_stage(module: nn.Module) -> bool:
     """Whether it is a container of blocks."""
-    return isinstance(module, nn.Sequential | nn.ModuleList) and any(is_compound(entry) for entry in module)
+    container = isinstance(module, nn.Sequential | nn.ModuleList)
+    return container and any(has(entry, *CONVOLUTIONS, nn.Linear) for entry in module.children())
+
+
+def is_part(module: nn.Module) -> bool:
+    """Whether it has children and a convolution, or a linear layer and is no plain chain as classifiers are."""
+    chain = isinstance(module, nn.Sequential) and not any(any(True for _ in m.children()) for m in module)
+    return has(module, *CONVOLUTIONS) or (has(module, nn.Linear) and not chain)
 
 
 def entries(stage: nn.Sequential | nn.ModuleList | Any) -> list[nn.Module]:
@@ -66,8 +74,13 @@ def entries(stage: nn.Sequential | nn.ModuleList | Any) -> list[nn.Module]:
 
 
 def is_map(value: Any) -> bool:
-    """Whether it is a feature map (N, C, H, W)."""
-    return isinstance(value, Tensor) and value.ndim == 4
+    """Whether it is a feature map (N, C, H, W) or tokens (N, T, C)."""
+    return isinstance(value, Tensor) and value.ndim in (3, 4)
+
+
+def as_map(features: Tensor) -> Tensor:
+    """A feature map as it is; tokens (N, T, C) as a map (N, C, T, 1)."""
+    return features if features.ndim == 4 else features.transpose(1, 2)[..., None]
 
 
 def block_entropies(run: Pass) -> Callable[[], list[float]]:
@@ -79,14 +92,17 @@ def block_entropies(run: Pass) -> Callable[[], list[float]]:
     """
     found: list[float] = []
 
+    def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        # Before the block, as it may begin with an operation in place.
+        if not found and inputs and is_map(inputs[0]) and inputs[0] is not run.images:
+            found.append(spectral_entropy(as_map(inputs[0].detach())))
+
     def add(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if not (inputs and is_map(inputs[0]) and is_map(output)):
-            return
-        if not found and inputs[0] is not run.images:
-            found.append(spectral_entropy(inputs[0].detach()))
-        found.append(spectral_entropy(output.detach()))
+        if inputs and is_map(inputs[0]) and is_map(output):
+            found.append(spectral_entropy(as_map(output.detach())))
 
     for block in blocks_of(run.model):
+        run.at(block, begin, before=True)
         run.at(block, add)
 
     def finish() -> list[float]:
@@ -156,9 +172,10 @@ def block_jacobians(run: Pass) -> Callable[[], list[float]]:
         if output is inputs[0]:
             reasons.append("a block passes its input on unchanged: there is nothing to train in it")
             return output.detach()
-        g = signs(output)
-        (h,) = torch.autograd.grad(output, [leaf], g, allow_unused=True) if output.requires_grad else (None,)
-        norm = 0.0 if h is None else mean_jacobian_norm(h, g)
+        made = as_map(output)
+        g = signs(made)
+        (h,) = torch.autograd.grad(made, [leaf], g, allow_unused=True) if made.requires_grad else (None,)
+        norm = 0.0 if h is None else mean_jacobian_norm(as_map(h), g)
         if not 0 < norm < math.inf:
             reasons.append("a block enlarges its map, or the gradient at its input is zero, NaN or infinite")
         found.append(norm)

@@ -14,7 +14,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -22,9 +22,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from archscout.curvature import backward_along, forward_along
 from archscout.errors import UserError, unknown
 from archscout.naming import word
 
@@ -163,11 +166,33 @@ class Probe:
             self._reasons.update({k: reason(error) for k in asked if k not in self._values | self._reasons})
 
     def _collect(self, name: str, asked: list[tuple[Quantity, str]]) -> None:
+        """Run the pass `name` for the quantities asked of it.
+
+        If it cannot carry the derivative along the weights, the quantities that want it get a pass of their own, with
+        attention spelled out: PyTorch's fused attention has no forward-mode derivative.
+        """
+        along = [k for k in asked if k[0].along]
+        others = [k for k in asked if not k[0].along]
+        if along and others:
+            try:
+                self._once(name, asked)
+                return
+            except Exception:
+                self._once(name, others)
+        elif others:
+            self._once(name, others)
+        if along:
+            self._once(name, along, spelled=True)
+
+    def _once(self, name: str, asked: list[tuple[Quantity, str]], spelled: bool = False) -> None:
         word_, index = split(name)
         kind = PASSES[word_]
-        differentiate = any(quantity.derivative for quantity, _ in asked)
+        derivatives = [quantity for quantity, _ in asked if quantity.derivative]
+        differentiate, known = bool(derivatives), all(quantity.reads for quantity in derivatives)
         with torch.inference_mode(False), torch.set_grad_enabled(differentiate), seeded(self.seed, name, self.device):
             run = Pass(self.prepared(kind.model), *kind.images(self, index), kind.objective)
+            run.along = any(quantity.along for quantity in derivatives)
+            run.due = {word for quantity in derivatives for word in quantity.reads} if known else None
             finish = {}
             try:
                 for k in asked:
@@ -175,7 +200,7 @@ class Probe:
                         finish[k] = k[0].start(run)
                     except Exception as error:
                         self._reasons[k] = reason(error)
-                run.forward(differentiate)
+                run.forward(differentiate, spelled)
                 for k, end in finish.items():
                     try:
                         self._values[k] = end()
@@ -198,7 +223,12 @@ class Pass:
 
     model, images, labels: what runs (do not change them); logits: (N, classes), after the forward.
     stage: "forward", then "objective" or "outputs" while that backward runs: a hook on an output's gradient asks it.
+    along: whether the pass also carries the derivative along the weights (see archscout.curvature).
+    due:   the derivatives that are still to be read, after the last of which the graph is freed; None keeps it.
     """
+
+    along: bool = False
+    due: set[str] | None = None
 
     def __init__(self, model: nn.Module, images: Tensor, labels: Tensor, objective: Objective) -> None:
         self.model, self.images, self.labels, self._objective = model, images, labels, objective
@@ -217,15 +247,46 @@ class Pass:
         register = module.register_forward_pre_hook if before else module.register_forward_hook
         self._handles.append(register(hook))
 
-    def forward(self, differentiate: bool) -> None:
+    def forward(self, differentiate: bool, spelled: bool) -> None:
         if differentiate:
             self.images = self.images.detach().requires_grad_(True)
-        self.logits = self.model(self.images)
-        if not isinstance(self.logits, Tensor) or self.logits.ndim != 2 or len(self.logits) != len(self.images):
-            got = tuple(self.logits.shape) if isinstance(self.logits, Tensor) else type(self.logits).__name__
+        if self.along:
+            self._forward_along(spelled)
+        else:
+            self.logits = self._checked(self.model(self.images))
+
+    def _checked(self, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(self.images):
+            got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise NotDefined(f"the network returned {got}, wanted logits ({len(self.images)}, classes)")
-        if not torch.isfinite(self.logits).all():
+        if not torch.isfinite(output.detach()).all():
             raise NotDefined("the network's output is NaN or infinite")
+        return output
+
+    def _forward_along(self, spelled: bool) -> None:
+        """The forward and the backward of the objective, both with the derivative along the weights."""
+        if not self.weights:
+            raise NotDefined("the network has no convolution or linear layer")
+        values = list(self.weights.values())
+        with forward_ad.dual_level():
+            self.logits = self._checked(forward_along(self.model, self.weights, self.images, spelled))
+            self.stage = "objective"
+            pairs = backward_along(
+                self.logits, lambda logits: self._objective(logits, self.labels), values, self._keeps("gradients")
+            )
+        self.gradients = self._per_weight([gradient for gradient, _ in pairs])
+        self.rates = self._per_weight([rate for _, rate in pairs])
+
+    def _keeps(self, derivative: str) -> bool:
+        """Whether the graph is still needed after this derivative."""
+        if self.due is None:
+            return True
+        self.due.discard(derivative)
+        return bool(self.due)
+
+    def _per_weight(self, found: Sequence[Tensor | None]) -> list[Weight]:
+        pairs = zip(self.weights.items(), found, strict=True)
+        return [Weight(name, w.detach(), torch.zeros_like(w) if g is None else g) for (name, w), g in pairs]
 
     @cached_property
     def weights(self) -> dict[str, nn.Parameter]:
@@ -251,17 +312,22 @@ class Pass:
         """The derivative of the objective by every weight, zero where a weight is not used. Runs once."""
         if not self.weights:
             raise NotDefined("the network has no convolution or linear layer")
+        objective, values = self.objective, list(self.weights.values())
         self.stage = "objective"
-        values = list(self.weights.values())
-        found = torch.autograd.grad(self.objective, values, retain_graph=True, allow_unused=True)
-        pairs = zip(self.weights, values, found, strict=True)
-        return [Weight(n, w.detach(), torch.zeros_like(w) if g is None else g) for n, w, g in pairs]
+        keep = self._keeps("gradients")
+        return self._per_weight(torch.autograd.grad(objective, values, retain_graph=keep, allow_unused=True))
+
+    @cached_property
+    def rates(self) -> list[Weight]:
+        """The derivative of every gradient as all weights w grow at the rate w: H w. Only in a pass that is `along`."""
+        raise NotDefined("the pass does not carry the derivative along the weights: Quantity(..., along=True)")
 
     @cached_property
     def input_gradient(self) -> Tensor:
         """The derivative of the sum of all outputs by the images, (N, C, H, W). Runs once."""
         self.stage = "outputs"
-        (found,) = torch.autograd.grad(self.logits.sum(), [self.images], retain_graph=True, allow_unused=True)
+        keep = self._keeps("input_gradient")
+        (found,) = torch.autograd.grad(self.logits.sum(), [self.images], retain_graph=keep, allow_unused=True)
         if found is None:
             raise NotDefined("the network's output does not depend on its input")
         return found
@@ -285,10 +351,15 @@ class Quantity:
 
     Hooks should reduce as they go: activations that a hook keeps stay in memory for the whole pass.
     derivative: whether it reads gradients; without any such quantity a pass runs without a graph.
+    reads:      which of "gradients" and "input_gradient" it reads of the pass, if these are all the derivatives it
+                takes: then the graph is freed early, which saves time. () says nothing.
+    along:      whether it reads `rates`.
     """
 
     start: Callable[[Pass], Callable[[], Any]]
     derivative: bool = False
+    reads: tuple[str, ...] = ()
+    along: bool = False
 
 
 def gradients(run: Pass) -> Callable[[], list[Weight]]:
@@ -366,8 +437,8 @@ def norm_variances(run: Pass) -> Callable[[], list[Tensor]]:
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "gradients": Quantity(gradients, derivative=True),
-    "input_gradient": Quantity(input_gradient, derivative=True),
+    "gradients": Quantity(gradients, derivative=True, reads=("gradients",)),
+    "input_gradient": Quantity(input_gradient, derivative=True, reads=("input_gradient",)),
     "relu_kernel": Quantity(relu_kernel),
     "features": Quantity(features),
     "norm_variances": Quantity(norm_variances),

@@ -14,7 +14,7 @@ from archscout.aggregate import INPUTS, MODIFIERS, aggregate, rank_pool
 from archscout.errors import UserError
 
 WAYS = {"a": "max", "b": "min", "c": "max"}
-MODIFIED = {**WAYS, "variance_growth": "max"}
+MODIFIED = {**WAYS, "variance_growth": "max", "trainability": "min"}
 
 
 def slow(values: list[dict[str, float]], ways: dict[str, str], share: float) -> list[int]:
@@ -52,7 +52,7 @@ def slow(values: list[dict[str, float]], ways: dict[str, str], share: float) -> 
     return [next(found) if any(v is w for w in whole) else len(whole) + 1 for v in values]
 
 
-names = st.sampled_from([*"abcd", "variance_growth"])
+names = st.sampled_from([*"abcd", "variance_growth", "trainability"])
 members = st.lists(st.dictionaries(names, st.integers(-3, 3).map(float) | st.just(math.nan)), max_size=12)
 
 

@@ -90,18 +90,23 @@ def test_rank_writes_a_table_and_continues_it(tmp_path: Path, capsys: pytest.Cap
     line = ["rank", "--space", "nasbench201", "--archs", file, "--proxies", "params,naswot", "--batch-size", 8]
     assert run(*line, "--workers", 0, "--out", out) == 0
     first = pd.read_csv(out)
-    assert list(first.columns) == ["arch", "params", "naswot", "failures"]
+    assert list(first.columns) == ["arch", "params", "naswot", "failures", "rank"]
     assert list(first["arch"]) == archs[:2]
     file.write_text("\n".join(archs) + "\n")
     assert run(*line, "--workers", 0, "--out", out) == 0
     second = pd.read_csv(out)
-    pd.testing.assert_frame_equal(second.iloc[:2], first)
+    pd.testing.assert_frame_equal(second.iloc[:2].drop(columns="rank"), first.drop(columns="rank"))
     assert list(second["arch"]) == archs
     assert second["params"][0] == second["params"][2]  # the convolution reaches nothing: one canonical form
+    assert second["rank"][0] == second["rank"][2]
+    assert sorted(set(second["rank"])) == [1, 2]
     file.write_text("no architecture\n")
     capsys.readouterr()
     assert run(*line, "--out", tmp_path / "other.csv") == 2
     assert "line 1" in capsys.readouterr().err
+    file.write_text(archs[0] + "\n")
+    assert run(*line, "--seed", 1, "--out", out) == 2
+    assert "seed was 0, is 1" in capsys.readouterr().err
 
 
 def test_config_file_and_flags(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from archscout.aggregate import INPUTS
 from archscout.probe import Proxy
 from archscout.proxies import (
     dss,
@@ -16,6 +17,7 @@ from archscout.proxies import (
     naswot,
     near,
     params,
+    participation,
     progressivity,
     snip,
     swap,
@@ -49,6 +51,7 @@ PROXIES: dict[str, Proxy] = {
     "meco": meco.PROXY,
     "near": near.PROXY,
     "linear_regions": linear_regions.PROXY,
+    "participation": participation.PROXY,
 }
 
-DEFAULT = ("macs", "naswot", "jacob_cov", "zen", "synflow")
+DEFAULT = INPUTS

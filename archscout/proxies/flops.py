@@ -10,6 +10,7 @@ def flops(probe: Probe) -> float:
 
     Data: none. Larger is better. Scale: counts. Cost: none (a trace on the meta device).
     Ranks almost as `macs` does; differs where pooling carries much of the work. Fails like `macs`.
+    It is also the complexity term of AZ-NAS, beside `expressivity`, `progressivity` and `trainability`.
     """
     return float(probe.trace.flops)
 

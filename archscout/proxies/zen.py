@@ -10,7 +10,7 @@ from archscout.probe import NotDefined, Probe, Proxy
 def zen(probe: Probe) -> float:
     """The Zen-score: log mean_n ||f(x_n) - f(x_n + 0.01 e_n)||_1 + sum over batch norms of log sqrt(mean_c var_c).
 
-    f: features before global pooling under N(0, 1) weights; x, e: 16 standard normal images;
+    f: features before global pooling (map or tokens) under N(0, 1) weights; x, e: 16 standard normal images;
     var_c: variance of channel c at the input of a batch normalisation, which gives back the scale that it removes.
     Without batch normalisation the second sum is empty and the first term is the whole score.
     Lin et al. 2021, arXiv 2102.01063. The variance is that of the batch itself, where the released code reads the
