@@ -9,8 +9,8 @@ from scipy.stats import rankdata
 
 from archscout.errors import UserError
 
-INPUTS = ("params", "synflow", "jacob_cov", "expressivity", "variance_growth", "trainability")  # of `aggregate`
-MODIFIERS = ("variance_growth", "trainability")  # proxies that say something only among networks of like capacity
+INPUTS = ("params", "synflow", "jacob_cov", "expressivity", "trainability", "variance_growth")  # of `aggregate`
+MODIFIERS = ("variance_growth",)  # proxies that say something only among networks of like capacity
 
 
 def aggregate(values: Sequence[Mapping[str, float]]) -> np.ndarray:
@@ -36,13 +36,12 @@ def rank_pool(
 
     With r(s) the rank of a score divided by the number of members (1 is best, ties share their mean):
 
-        C = r(sum over proxies p of log r(p)),     score = C (1 + R),     R = mean over modifiers m of r(m)
+        C = r(sum over proxies p of log r(p)),     score = C (1 + R / 2),     R = mean over modifiers m of r(m)
 
     C, the sum of log-ranks (Lee & Ham 2024, arXiv 2403.19232), asks for capacity: a member that one proxy finds poor
-    cannot be saved by the others. R are the proxies in MODIFIERS, about how signals survive the depth, forward and
-    backward. They matter in proportion to what there is to train: alone they prefer networks that compute nothing,
-    while among equally large ones they tell which can be trained. Without modifiers the order is that of C, with
-    nothing else that of R.
+    cannot be saved by the others. R are the proxies in MODIFIERS, about how the signal survives the depth. They matter
+    in proportion to what there is to train: alone they prefer networks that compute nothing, while among equally large
+    ones they tell which train best. Without modifiers the order is that of C, with nothing else that of R.
 
     A proxy that no member has is left out. Members that lack another come last, in one tie; one that lacks a modifier
     only counts as the worst by it. Ranks exist only within this pool. Costs O(n log n) per proxy.
@@ -75,7 +74,7 @@ def rank_rows(table: np.ndarray, directions: Mapping[str, str], filter: float = 
     total = np.log(places).sum(axis=0) if places else np.zeros(n)
     if modifying:
         growth = np.mean([rankdata(np.nan_to_num(rows[:, j], nan=-np.inf)) / n for j in modifying], axis=0)
-        total = rankdata(total.round(9)) / n * (1 + growth) if places else growth
+        total = rankdata(total.round(9)) / n * (1 + growth / 2) if places else growth
     poor = np.any([place <= filter for place in places], axis=0) if places else np.zeros(n, dtype=bool)
     ranks[complete] = positions(total.round(9), poor)
     return ranks
