@@ -18,6 +18,7 @@ from archscout.space import Arch, SearchSpace
 from archscout.strategies import STRATEGIES
 from archscout.strategies.evolution import Evolution
 from archscout.strategies.nsga2 import NSGA2
+from archscout.strategies.prune import Prune, placed, worst
 from archscout.strategies.strategy import Goal
 
 SCORES = Goal(scores={"total": "max"})
@@ -86,14 +87,14 @@ def test_same_seed_and_tells_give_same_asks(name) -> None:
     assert search(make(space(), seed=6, goal=BOTH), 300, 20) != one
 
 
-@pytest.mark.parametrize("name", ["evolution", "nsga2"])
+@pytest.mark.parametrize("name", ["evolution", "nsga2", "prune"])
 def test_other_tells_give_other_asks(name) -> None:
     def reverse(arch: Arch) -> dict[str, float]:
         return {"price": 1.0, "violation": 0.0, "total": -float(sum(arch))}
 
     make = STRATEGIES[name]
     one, other = (search(make(space(), seed=5, goal=BOTH), 300, 20, each) for each in (outcome, reverse))
-    assert [arch for arch, _ in one[:40]] == [arch for arch, _ in other[:40]]  # random until the population is full
+    assert [arch for arch, _ in one[:40]] == [arch for arch, _ in other[:40]]  # random until enough was told
     assert [arch for arch, _ in one[-20:]] != [arch for arch, _ in other[-20:]]
 
 
@@ -136,7 +137,7 @@ def test_wrong_tells_are_refused_and_change_nothing(name) -> None:
     assert strategy.ask(3) == twin.ask(3)
 
 
-@pytest.mark.parametrize("name", ["evolution", "nsga2"])
+@pytest.mark.parametrize("name", ["evolution", "nsga2", "prune"])
 def test_better_than_chance(name) -> None:
     """At 400 evaluations of 6**12 architectures, over five seeds; the best feasible total is 57."""
 
@@ -263,7 +264,78 @@ def test_nsga2_climbs_out_of_the_infeasible() -> None:
     assert best(seen) >= 7
 
 
+def test_prune_drops_the_worst_option_of_every_decision() -> None:
+    """Additive scores: each round drops the lowest index, and the last architecture is the best of the space."""
+    toy = space(3, 4)
+
+    def evaluate(arch: Arch) -> dict[str, float]:
+        return {"total": float(sum(arch))}
+
+    def make() -> Prune:
+        return Prune(toy, seed=0, goal=SCORES, samples=8, share=1, retries=0)
+
+    strategy = make()
+    first = [arch for arch, _ in search(strategy, 8 * 12, 12, evaluate)]
+    for decision in range(3):
+        assert np.bincount([arch[decision] for arch in first]).tolist() == [24] * 4  # dealt equally often
+    assert {min(arch) for arch in strategy.ask(30)} == {1, 2, 3}
+    assert strategy._alive == [[1, 2, 3]] * 3
+    asked = [arch for arch, _ in search(make(), 600, 12, evaluate)]
+    again = next(place for place, arch in enumerate(asked) if place >= 96 and 0 in arch)  # all options are back
+    assert (3, 3, 3) in asked[again - 3 : again]
+    assert 96 + 72 + 48 > again > 96 + 12
+
+
+def test_prune_begins_with_the_clearest_decision() -> None:
+    strategy = Prune(space(4, 3), seed=0, goal=SCORES, samples=6, share=0.25)
+    search(strategy, 72, 72, lambda arch: {"total": float(10 * (arch[2] != 1) + arch[0])})
+    strategy.ask(1)
+    assert strategy._alive == [[0, 1, 2], [0, 1, 2], [0, 2], [0, 1, 2]]
+
+
+def test_prune_judges_an_option_by_its_better_half() -> None:
+    drawn, places = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([1.0, 2, 9, 9, 3, 4, 5, 6])
+    assert worst(drawn, places, [0, 1]) == (2.0, 1)  # 1.5 and 3.5
+    assert worst(drawn, places, [0, 1, 2])[1] == 2  # never seen
+
+
+def test_prune_asks_the_last_one_left_and_starts_again() -> None:
+    toy = space(2, 2)
+    strategy = Prune(toy, seed=0, goal=SCORES)
+    archs = strategy.ask(6)
+    assert set(archs) == set(toy)
+    strategy.tell(archs, [{"total": float(2 * arch[0] - arch[1])} for arch in archs])
+    assert strategy.ask(1) == [(1, 0)]
+    assert len(set(strategy.ask(8))) > 1
+    assert strategy._samples >= 1
+
+
+def test_prune_places_candidates_before_infeasible_before_failed() -> None:
+    values = [
+        {"violation": 0.5}, {"violation": 0.0, "total": 3.0}, {"violation": 0.0}, {"violation": 0.1},
+        {"violation": 0.0, "total": 7.0}, {"violation": 0.0, "total": float("nan")}, {"violation": 0.5},
+    ]  # fmt: skip
+    assert placed(values, SCORES).tolist() == [4.5, 2, 6.5, 3, 1, 6.5, 4.5]
+    two = Goal(scores={"total": "max", "absent": "max"})  # a score that no architecture has does not count
+    assert placed(values, two).tolist() == [4.5, 2, 6.5, 3, 1, 6.5, 4.5]
+
+
+def test_prune_meets_limits_that_chance_does_not() -> None:
+    """Hardly any of 6**12 architectures is feasible at random; an option's violations count against it."""
+
+    def evaluate(arch: Arch) -> dict[str, float]:
+        return outcome(arch, limit=8.0)
+
+    for seed in range(3):
+        assert best(search(Prune(space(12), seed=seed, goal=SCORES), 400, 20, evaluate)) >= 7
+        assert best(search(STRATEGIES["random"](space(12), seed=seed, goal=SCORES), 400, 20, evaluate)) == 0
+
+
 def test_arguments_are_checked() -> None:
+    with pytest.raises(UserError, match="above 0"):
+        Prune(space(), seed=0, goal=SCORES, samples=0)
+    with pytest.raises(UserError, match="share"):
+        Prune(space(), seed=0, goal=SCORES, share=1.5)
     with pytest.raises(UserError, match="tournament <= population"):
         Evolution(space(), seed=0, goal=SCORES, population=3, tournament=4)
     with pytest.raises(UserError, match="at least 2"):

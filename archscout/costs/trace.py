@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from archscout.space import Shape
@@ -138,6 +140,19 @@ def on_meta(tensor: torch.Tensor | None, made: dict[int, Any]) -> torch.Tensor |
     return made[id(tensor)]
 
 
+class FusedAttention(TorchFunctionMode):
+    """Attention on the meta device as the one operation that it is on a CPU, where it holds no (tokens, tokens) map."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention and len(args) >= 3:
+            query, key, value = args[:3]
+            others = [*args[3:], *(kwargs or {}).values()]
+            plain = all(other is None or other is False or type(other) is float for other in others)
+            if plain and query.is_meta and query.dim() == 4 and query.shape[-1] == value.shape[-1]:
+                return aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)[0]
+        return func(*args, **(kwargs or {}))
+
+
 class Recorder(TorchDispatchMode):
     """Sees every operation below autograd: keeps an `Op` of each, and the sum of live memory."""
 
@@ -153,7 +168,7 @@ class Recorder(TorchDispatchMode):
         """Record the forward pass of `model` on `image`."""
         self.is_bare = image.is_meta
         self.allocate(image)
-        with torch.no_grad(), self:
+        with torch.no_grad(), FusedAttention(), self:
             model(image)
 
     def allocate(self, tensor: torch.Tensor) -> None:
@@ -243,8 +258,9 @@ class Recorder(TorchDispatchMode):
             return Op(kind, macs, macs, **common, channels_in=left.shape[-1], channels_out=shape[-1])
         if func in OTHER_PRODUCTS:
             query, key, value = args[:3]
-            macs = math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-            return Op("matmul", macs, macs, **common, channels_in=query.shape[-1], channels_out=shape[-1])
+            pairs = math.prod(query.shape[:-1]) * key.shape[-2]
+            macs = pairs * (query.shape[-1] + value.shape[-1])
+            return Op("matmul", macs, macs + pairs, **common, channels_in=query.shape[-1], channels_out=shape[-1])
         common |= {"channels_in": channels, "channels_out": channels}
         if func in NORMS:
             return Op("bn", 0, outputs * (2 if weights else 1), **common)

@@ -37,19 +37,17 @@ def dss(probe: Probe) -> float:
 
 
 def projections(model: nn.Module) -> set[str]:
-    """The names of the weights of linear layers, packed ones too, that belong to the attention modules of a network."""
+    """The names of the weights of all linear layers, packed ones too, in the attention modules of a network."""
     found = set()
     for name, module in model.named_modules():
         counts_heads = any("heads" in attribute for part in module.modules() for attribute in vars(part))
         if "attention" in type(module).__name__.lower() and counts_heads:
             for path, part in module.named_modules(prefix=name):
-                found |= {f"{path}.{kind}" for kind in ("weight", "in_proj_weight") if is_projection(part, kind)}
+                if isinstance(part, nn.Linear):
+                    found.add(f"{path}.weight")
+                elif isinstance(part, nn.MultiheadAttention):
+                    found.add(f"{path}.in_proj_weight")
     return found
-
-
-def is_projection(part: nn.Module, kind: str) -> bool:
-    """Whether a part has this weight, and is a linear layer or multi-head attention."""
-    return isinstance(part, (nn.Linear, nn.MultiheadAttention)) and isinstance(getattr(part, kind, None), nn.Parameter)
 
 
 def nuclear(matrix: torch.Tensor) -> float:

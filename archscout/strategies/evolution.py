@@ -21,7 +21,7 @@ class Evolution:
     population: members kept; until there are so many, proposals are random. tournament: members drawn (without
     replacement) for each child; the best by rank within the population is the parent. A child is the parent with one
     decision changed; one that was proposed before is changed once more, up to `retries` times, so that a small space
-    is walked and not proposed again and again. Only feasible proposals that did not fail enter the population. Costs
+    is walked and not proposed again and again. Only feasible proposals with a score enter the population. Costs
     of the goal are not looked at: limits are kept by what enters.
 
     Fitness is the rank of `archscout.aggregate.rank_pool` within the population, so several proxies count alike.
@@ -60,7 +60,8 @@ class Evolution:
         self._open.tell(archs, values)
         for arch, value in zip(archs, values, strict=True):
             if self.goal.reached(value):
-                self._members.append((tuple(arch), {name: float(value[name]) for name in self.goal.scores}))
+                scores = {name: float(value[name]) for name in self.goal.scores if name in value}
+                self._members.append((tuple(arch), scores))
                 self._ranks = None
 
     def _propose(self) -> Arch:

@@ -93,7 +93,7 @@ class NSGA2:
                 ([0.0] * (len(self.goal.scores) + len(self.goal.costs)), violation) if np.isfinite(violation) else None
             )
         costs = [float(value.get(name, np.nan)) for name in self.goal.costs]
-        if not self.goal.reached(value) or not np.isfinite(costs).all():
+        if not self.goal.complete(value) or not np.isfinite(costs).all():
             return None
         signs = [-1.0 if direction == "max" else 1.0 for direction in self.goal.scores.values()]
         return [sign * float(value[name]) for sign, name in zip(signs, self.goal.scores, strict=True)] + costs, 0.0

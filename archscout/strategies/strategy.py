@@ -25,8 +25,12 @@ class Goal:
     costs: tuple[str, ...] = ()
 
     def reached(self, values: Mapping[str, float]) -> bool:
-        """Whether an outcome is that of a candidate: feasible, with every score, and all of them finite."""
-        return not values.get("violation") and all(math.isfinite(values.get(name, math.nan)) for name in self.scores)
+        """Whether an outcome is that of a candidate: feasible, with a finite score; some may be missing."""
+        return not values.get("violation") and any(math.isfinite(values.get(name, math.nan)) for name in self.scores)
+
+    def complete(self, values: Mapping[str, float]) -> bool:
+        """Whether it is that of a candidate with every score."""
+        return self.reached(values) and all(math.isfinite(values.get(name, math.nan)) for name in self.scores)
 
 
 class Strategy(Protocol):
