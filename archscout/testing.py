@@ -40,12 +40,32 @@ def tiny_transformer(channels: int = 3, classes: int = 4, seed: int = 0) -> nn.M
         return space.build(space.parse("p2-w64-d2-h2r1-h2r1"))
 
 
+class Dense(nn.Sequential):
+    """A chain of layers whose input is kept beside its output, as further channels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat((x, super().forward(x)), 1)
+
+
+def tiny_dense(channels: int = 3, classes: int = 4, seed: int = 0) -> nn.Sequential:
+    """A small convolutional network with densely connected layers, drawn from a seed of its own."""
+    from archscout.probe import seeded
+
+    def layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+
+    with seeded(seed, "tiny"):
+        body = (*layer(channels, 6), Dense(*layer(6, 4)), Dense(*layer(10, 4)))
+        return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(14, classes))
+
+
 def check_proxy(proxy: Any) -> None:
     """Check a proxy of your own: a name, "module:name", a Proxy or a function (Probe) -> float.
 
     Call it in a test; costs a dozen passes of a tiny network. Raises AssertionError, with what is wrong, unless it
 
-    * gives a finite number for a small convolutional network or, where it is not defined for that, for a transformer,
+    * gives a finite number for a small convolutional network or, where it is not defined for that, for a transformer or
+      a densely connected network,
     * gives the same number again under the same seed, alone and next to other proxies,
     * leaves the network (weights, buffers, mode, gradients, hooks), the batch and the random states of torch, NumPy and
       Python as they were,
@@ -59,8 +79,10 @@ def check_proxy(proxy: Any) -> None:
     rng = torch.Generator().manual_seed(1)
     images, labels = torch.randn(32, 3, 8, 8, generator=rng), torch.randint(4, (32,), generator=rng)
     with seeded(0, "try"):
-        defined = name in score(tiny_network(), images.clone(), labels.clone(), proxies=[proxy], batch_size=16)
-    model = (tiny_network() if defined else tiny_transformer()).eval()
+        for make in (tiny_network, tiny_transformer, tiny_dense):
+            if name in score(make(), images.clone(), labels.clone(), proxies=[proxy], batch_size=16):
+                break
+    model = make().eval()
     first_weight, *_, last_bias = model.parameters()
     first_weight.requires_grad_(False)
     last_bias.grad = torch.ones_like(last_bias)

@@ -41,7 +41,7 @@ def test_every_verb_is_a_python_function() -> None:
     import archscout
 
     for verb in re.findall(r"^\| `(\w+)` \|", README, flags=re.M):
-        assert callable(getattr(archscout, {"list": "methods"}.get(verb, verb))), verb
+        assert callable(getattr(archscout, {"list": "methods", "bench": "benchmark"}.get(verb, verb))), verb
 
 
 def test_public_names_are_complete() -> None:
@@ -67,3 +67,18 @@ def test_the_readme_shows_the_committed_results() -> None:
     finally:
         sys.path.pop(0)
     assert " ".join(table().split()) in " ".join(README.split()), "run python benchmarks/readme_table.py"
+
+
+def test_the_cards_are_made_from_the_committed_files() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import proxy_cards
+        import results_file
+    finally:
+        sys.path.pop(0)
+    made = proxy_cards.page(results_file.read(proxy_cards.RESULTS))
+    assert made == proxy_cards.PAGE.read_text(encoding="utf-8"), "run python benchmarks/proxy_cards.py"
+    for name, proxy in proxy_cards.PROXIES.items():
+        assert f"\n## {name}\n" in made
+        assert " ".join(proxy.paper.split()) in " ".join(made.split())
+    assert not set(re.findall(r"\]\(#(\w+)\)", made)) - set(re.findall(r"^## (\w+)$", made, flags=re.M))

@@ -265,8 +265,8 @@ def test_score_takes_uint8_in_either_order_and_floats() -> None:
         for stats in ({}, {"mean": mean, "std": std}):
             found = score(tiny_network(), given, labels, **stats)
             assert dict(found) == pytest.approx(dict(wanted), rel=1e-3)
-    assert set(wanted) == set(DEFAULT)
-    assert not wanted.failures
+    assert set(wanted) == set(DEFAULT) - {"variance_growth"}
+    assert "keeps the shape" in wanted.failures["variance_growth"]
     assert not wanted.spread
     assert wanted.seconds > 0
 
@@ -310,7 +310,7 @@ def test_repeats_average_new_weights_and_state_the_spread() -> None:
 
 def test_more_images_than_a_batch_leave_the_first_batch_alone() -> None:
     model, (images, labels) = tiny_network(), batches(n=40)[0]
-    assert score(model, images, labels, batch_size=16)["naswot"] == score(model, images[:16], labels[:16])["naswot"]
+    assert dict(score(model, images, labels, batch_size=16)) == dict(score(model, images[:16], labels[:16]))
     assert "zico" in score(model, images, labels, proxies=["zico"], batch_size=16)
 
 
