@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from archscout.errors import UserError
 
-INPUTS = ("params", "synflow", "jacob_cov", "expressivity", "trainability", "variance_growth")  # of `aggregate`
+INPUTS = ("params", "synflow", "jacob_cov", "naswot", "expressivity", "trainability", "variance_growth")
 MODIFIERS = ("variance_growth",)  # proxies that say something only among networks of like capacity
 
 

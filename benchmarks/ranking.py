@@ -54,7 +54,7 @@ SHOWN = (
     "params", "macs", "flops", "layers", "synflow", "naswot", "jacob_cov", "zen", "expressivity", "progressivity",
     "trainability", "variance_growth",
 )  # fmt: skip
-PIECE = 500  # architectures of one call of rank
+PIECE = 250  # architectures of one call of rank
 CANDIDATES = 600  # of one search for a pick
 SETTINGS = {"batch_size": 64, "images": "balanced", "seed": 0, "seeds": 1, "data": "CIFAR-10, training part"}
 KNOWN = {
@@ -105,8 +105,11 @@ def main() -> None:
     if not images.exists():
         cifar10(args.work, args.data)
 
-    cells = score_pieces(canonical_texts("nasbench201"), "nasbench201", SHOWN, images, args.work, args.workers, ends)
-    write_scores(cells, HERE / "results" / "ranking_scores.parquet")
+    kept = HERE / "results" / "ranking_scores.parquet"
+    cells = score_pieces(
+        canonical_texts("nasbench201"), "nasbench201", SHOWN, images, args.work, args.workers, ends, kept
+    )
+    write_scores(cells, kept)
     macro = score_pieces(canonical_texts("macro")[:1000], "macro", INPUTS, images, args.work, args.workers, ends)
     picked = {seed: pick(seed, images, args.work, args.workers, ends) for seed in range(args.seeds)}
     table = load_table(args.data / "nas" / "nb201_accuracy.parquet", [args.data / "nas" / "nb201_hwnasbench.parquet"])
@@ -118,36 +121,60 @@ def main() -> None:
         command="python benchmarks/ranking.py --data FOLDER",
         settings={**SETTINGS, "inputs": list(INPUTS), "cells": len(cells), "macro": len(macro)},
         picks=picked,
-        milliseconds={"per cell, all proxies of the table, one thread": 1000 * float(cells["seconds"].mean())},
     )
 
 
 def canonical_texts(space: str) -> list[str]:
     """One text for each canonical architecture, in an order drawn with seed 0: any first part is a random sample."""
     made = SPACES[space]((3, 32, 32), 10)
-    archs = list(dict.fromkeys(made.canonical(arch) for arch in made))
-    return [made.format(archs[i]) for i in np.random.default_rng(0).permutation(len(archs))]
+    texts = [made.format(arch) for arch in dict.fromkeys(made.canonical(arch) for arch in made)]
+    np.random.default_rng(0).shuffle(texts)
+    return texts
 
 
 def score_pieces(
-    texts: list[str], space: str, proxies: Any, images: Any, work: Path, workers: int, ends: float
+    texts: list[str],
+    space: str,
+    proxies: Any,
+    images: Path,
+    work: Path,
+    workers: int,
+    ends: float,
+    kept: Path | None = None,
 ) -> pd.DataFrame:
-    """The scores of the first texts, as many as are done by `ends`: arch, a column per proxy, seconds."""
-    out, done = work / f"{space}.csv", 0
-    for done in range(PIECE, len(texts) + PIECE, PIECE):
-        log = work / f"{space}.csv.log"
-        if time.monotonic() > ends and (not log.exists() or log.read_text().count("\n") <= done):
-            done -= PIECE
+    """The scores of the first texts, as many as are done by `ends`: arch and a column per proxy.
+
+    `kept`: scores of an earlier session, which are taken over where the folder `work` has none.
+    """
+    out = work / f"{space}.csv"
+    log = Path(f"{out}.log")
+    options: dict[str, Any] = {"proxies": list(proxies), "data": images, "out": out, "batch_size": 64}
+    if not log.exists() and kept is not None and kept.exists():
+        rank(space, texts[:1], workers=0, **options)
+        with open(log, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept_lines(kept))
+    done = 0
+    while done < len(texts):
+        there = log.exists() and log.read_text().count("\n") > min(done + PIECE, len(texts))
+        if time.monotonic() > ends and not there:
             break
-        rank(space, texts[:done], proxies=list(proxies), data=images, workers=workers, out=out, batch_size=64)
-    if done <= 0:
-        return pd.DataFrame(columns=["arch", *proxies, "seconds"])
-    frame = rank(space, texts[:done], proxies=list(proxies), data=images, workers=0, out=out, batch_size=64)
-    lines = [json.loads(line) for line in Path(f"{out}.log").read_text().splitlines()[1:]]
-    seconds: dict[str, float] = {}
-    for line in lines:
-        seconds[line["arch"]] = seconds.get(line["arch"], 0.0) + line["seconds"]
-    return frame[["arch", *proxies]].assign(seconds=[seconds.get(text, np.nan) for text in frame["arch"]])
+        done = min(done + PIECE, len(texts))
+        if not there:
+            rank(space, texts[:done], workers=workers, **options)
+    if not done:
+        return pd.DataFrame(columns=["arch", *proxies])
+    return rank(space, texts[:done], workers=0, **options)[["arch", *proxies]]
+
+
+def kept_lines(path: Path) -> list[dict[str, Any]]:
+    """The scores of a file of `write_scores` as lines of the log of rank."""
+    frame, lines = pd.read_parquet(path), []
+    for row in frame.to_dict("records"):
+        arch = row.pop("arch")
+        scores = {name: float(value) for name, value in row.items() if np.isfinite(value)}
+        failures = {name: "no score; the reason was not kept" for name in row if name not in scores}
+        lines.append({"arch": arch, "scores": scores, "failures": failures, "seconds": 0.0})
+    return lines
 
 
 def write_scores(frame: pd.DataFrame, path: Path) -> None:
@@ -203,6 +230,13 @@ def aligned(frame: pd.DataFrame, table: Table) -> np.ndarray:
     )
 
 
+def scored_part(table: Table, frame: pd.DataFrame) -> Table:
+    """The table with the accuracies of those networks alone that were scored, or tried, so far."""
+    tried = np.isfinite(table.align(dict.fromkeys(frame["arch"], 1.0)))
+    known = {name: np.where(tried, values, np.nan) for name, values in table.accuracies.items()}
+    return replace(table, accuracies=known)
+
+
 def figures(
     cells: pd.DataFrame,
     table: Table,
@@ -212,12 +246,11 @@ def figures(
 ) -> list[dict[str, Any]]:
     """The figures of results/ranking.json."""
     options: dict[str, Any] = {"direction": "min", "known": KNOWN, "reach": REACH}
-    found = figures_of(by_pool(aligned(cells, table)), table, **options)
+    columns = aligned(cells, table)
+    table = scored_part(table, cells)
+    found = figures_of(by_pool(columns), table, **options)
     if macro_table is not None:
-        columns = aligned(macro, macro_table)
-        scored = np.isfinite(columns).any(axis=1)
-        known = {name: np.where(scored, values, np.nan) for name, values in macro_table.accuracies.items()}
-        part = replace(macro_table, accuracies=known)
+        columns, part = aligned(macro, macro_table), scored_part(macro_table, macro)
         tau = evaluate(by_pool(columns), part, direction="min", pools=["all"])["all"]["all"]
         beside = {
             name: evaluate(part.costs[name], part, pools=["all"], resamples=0)["all"]["all"]["kendall"]
