@@ -11,6 +11,7 @@ from archscout.errors import UserError
 
 INPUTS = ("params", "synflow", "jacob_cov", "naswot", "expressivity", "trainability", "variance_growth")
 MODIFIERS = ("variance_growth",)  # proxies that say something only among networks of like capacity
+WEIGHT = 0.75  # how far a modifier can move a network: docs/decisions/005-the-aggregate.md
 
 
 def aggregate(values: Sequence[Mapping[str, float]]) -> np.ndarray:
@@ -36,7 +37,7 @@ def rank_pool(
 
     With r(s) the rank of a score divided by the number of members (1 is best, ties share their mean):
 
-        C = r(sum over proxies p of log r(p)),     score = C (1 + R / 2),     R = mean over modifiers m of r(m)
+        C = r(sum over proxies p of log r(p)),     score = C (1 + 3/4 R),    R = mean over modifiers m of r(m)
 
     C, the sum of log-ranks (Lee & Ham 2024, arXiv 2403.19232), asks for capacity: a member that one proxy finds poor
     cannot be saved by the others. R are the proxies in MODIFIERS, about how the signal survives the depth. They matter
@@ -74,7 +75,7 @@ def rank_rows(table: np.ndarray, directions: Mapping[str, str], filter: float = 
     total = np.log(places).sum(axis=0) if places else np.zeros(n)
     if modifying:
         growth = np.mean([rankdata(np.nan_to_num(rows[:, j], nan=-np.inf)) / n for j in modifying], axis=0)
-        total = rankdata(total.round(9)) / n * (1 + growth / 2) if places else growth
+        total = rankdata(total.round(9)) / n * (1 + WEIGHT * growth) if places else growth
     poor = np.any([place <= filter for place in places], axis=0) if places else np.zeros(n, dtype=bool)
     ranks[complete] = positions(total.round(9), poor)
     return ranks

@@ -44,7 +44,7 @@ def slow(values: list[dict[str, float]], ways: dict[str, str], share: float) -> 
         total = logs(member)
         if extra:
             growth = sum(share_of(member, name) for name in extra) / len(extra)
-            total = place([logs(other) for other in whole], total) * (1 + growth / 2) if main else growth
+            total = place([logs(other) for other in whole], total) * (1 + 0.75 * growth) if main else growth
         return poor, -round(total, 9)
 
     keys = [key(v) for v in whole]
@@ -94,7 +94,7 @@ def test_empty_single_and_missing() -> None:
 def test_a_modifier_decides_among_equals_and_cannot_save_the_incapable() -> None:
     members = [{"a": a, "variance_growth": g} for a, g in ((1.0, 9.0), (2.0, 1.0), (2.0, 5.0), (3.0, 0.0))]
     ways = {"a": "max", "variance_growth": "max"}
-    # C = 1/4, 5/8, 5/8, 1 and R = 1, 1/2, 3/4, 1/4: scores .375, .78, .86, 1.125.
+    # C = 1/4, 5/8, 5/8, 1 and R = 1, 1/2, 3/4, 1/4: scores .44, .86, .98, 1.19.
     assert rank_pool(members, ways).tolist() == [4, 3, 2, 1]
     assert rank_pool(members, {"variance_growth": "max"}).tolist() == [1, 3, 2, 4]
     del members[2]["variance_growth"]  # counts as the worst by it
