@@ -8,7 +8,6 @@ To add either is one function and one dictionary line; a proxy may also bring it
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import math
 import random
@@ -28,6 +27,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from archscout.curvature import backward_along, forward_along
+from archscout.duplicate import duplicate
 from archscout.errors import UserError, unknown
 from archscout.naming import word
 
@@ -136,7 +136,7 @@ class Probe:
 
     def copy(self) -> nn.Module:
         """A fresh copy of the network on the probe's device: float32, channels-last, every parameter trainable."""
-        network = copy.deepcopy(self.model).to(self.device, torch.float32).to(memory_format=torch.channels_last)
+        network = duplicate(self.model).to(self.device, torch.float32).to(memory_format=torch.channels_last)
         return network.requires_grad_(True)
 
     @cached_property
@@ -208,6 +208,20 @@ class Probe:
                         self._reasons[k] = reason(error)
             finally:
                 run.close()
+
+
+def layer_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name -> weight of every convolution and linear layer; a weight that several layers share appears once.
+
+    The query, key and value weights of nn.MultiheadAttention are one packed layer.
+    """
+    found: dict[nn.Parameter, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and isinstance(module.weight, nn.Parameter):
+            found.setdefault(module.weight, f"{name}.weight")
+        elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+            found.setdefault(module.in_proj_weight, f"{name}.in_proj_weight")
+    return {name: weight for weight, name in found.items()}
 
 
 class Weight(NamedTuple):
@@ -290,17 +304,8 @@ class Pass:
 
     @cached_property
     def weights(self) -> dict[str, nn.Parameter]:
-        """Name -> weight of every convolution and linear layer; a weight that several layers share appears once.
-
-        The query, key and value weights of nn.MultiheadAttention are one packed layer.
-        """
-        found: dict[nn.Parameter, str] = {}
-        for name, module in self.model.named_modules():
-            if isinstance(module, (*CONVOLUTIONS, nn.Linear)) and isinstance(module.weight, nn.Parameter):
-                found.setdefault(module.weight, f"{name}.weight")
-            elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
-                found.setdefault(module.in_proj_weight, f"{name}.in_proj_weight")
-        return {name: weight for weight, name in found.items()}
+        """Name -> weight of every convolution and linear layer; see `layer_weights`."""
+        return layer_weights(self.model)
 
     @cached_property
     def objective(self) -> Tensor:
@@ -333,8 +338,11 @@ class Pass:
         return found
 
     def close(self) -> None:
+        """Remove the hooks and let go of the graph: a hook that asks for the stage would keep it alive for ever."""
         for handle in self._handles:
             handle.remove()
+        self.logits = self.images = self.labels.new_empty(0)
+        self.__dict__.pop("objective", None)
 
 
 # --- quantities: what is collected while a pass runs -----------------------------------------------------------------
@@ -477,6 +485,11 @@ def positive(probe: Probe) -> nn.Module:
     return network
 
 
+def positive_train(probe: Probe) -> nn.Module:
+    """The network of `positive` with batch normalisation in train mode."""
+    return positive(probe).train()
+
+
 def absolute(probe: Probe) -> nn.Module:
     """The network in float64 with absolute parameters, without normalisation layers, and with even attention."""
     network = positive(probe)
@@ -574,6 +587,12 @@ def batch(probe: Probe, index: int) -> Batch:
     return images, labels.to(probe.device, torch.int64)
 
 
+def first(probe: Probe, index: int) -> Batch:
+    """The first 16 images of a batch."""
+    images, labels = batch(probe, index)
+    return images[:16], labels[:16]
+
+
 def ones(probe: Probe, index: int) -> Batch:
     shape = (1, *probe.batches[0][0].shape[1:])
     return torch.ones(shape, dtype=torch.float64, device=probe.device), torch.zeros(
@@ -630,7 +649,9 @@ def total(logits: Tensor, labels: Tensor) -> Tensor:
 
 PASSES: dict[str, PassKind] = {
     "batch": PassKind(own, batch, loss),
+    "first": PassKind(own, first, total),
     "ones": PassKind(absolute, ones, total),
+    "ones_bn": PassKind(positive_train, ones, total),
     "positive": PassKind(positive, ones, total),
     "noise": PassKind(gaussian, noise, total),
     "kaiming": PassKind(kaiming, noise_batch, total),

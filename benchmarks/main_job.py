@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
 
 import archscout
+from archscout.config import parse_seconds
 
 HERE = Path(__file__).resolve().parent
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -206,7 +207,11 @@ def save(path: Path, cells: dict[str, dict], budget: str) -> None:
             }
             figures.append({**minutes, "n": 1, "known": None, "reach": 20.0})
     results_file.write(
-        path, figures, command=f"python benchmarks/main_job.py --data FOLDER --budget {budget}", cells=cells
+        path,
+        figures,
+        command=f"python benchmarks/main_job.py --data FOLDER --budget {budget}",
+        budget_minutes=parse_seconds(budget) / 60,
+        cells=cells,
     )
 
 

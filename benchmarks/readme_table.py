@@ -19,6 +19,16 @@ NAMES = {
 }
 
 
+ROLES = {"finalist": "a finalist of the ranking", "largest": "the largest", "random": "a random network"}
+
+
+def won(cells: dict) -> str:
+    """One sentence on who won the verifications."""
+    roles = [(name, cells[f"{name}/archscout"]["role"]) for name in NAMES if f"{name}/archscout" in cells]
+    told = ", ".join(f"{ROLES.get(role, 'the plain baseline')} on {name}" for name, role in roles)
+    return f"Who won the verification: {told}."
+
+
 def table() -> str:
     """The README's table, in Markdown."""
     main_job = json.loads((RESULTS / "main_job.json").read_text(encoding="utf-8"))
@@ -46,7 +56,8 @@ def table() -> str:
         "",
         f"One seed each, on {cores} cores of an {processor} without a GPU. The intervals are over "
         f"test images. The baseline is the plain residual network that stood beside the winner, trained with the same "
-        f"recipe under the same time budget (2 minutes for the digits, else 4). Bookkeeping costs {cost['value']:.2f} "
+        f"recipe under the same time budget (2 minutes for the digits, else {main_job['budget_minutes']:g}). "
+        f"{won(cells)} Bookkeeping costs {cost['value']:.2f} "
         f"ms per candidate with the log "
         f"flushed (95 % interval {cost['low']:.2f} to {cost['high']:.2f}, n = {cost['n']}). Re-run: "
         f"`{main_job['command']}` and `python benchmarks/overhead.py`. {main_job.get('note', '')}".rstrip(),
