@@ -65,6 +65,7 @@ def rank(
     Raises UserError for an unknown name or an architecture that is not of the space.
     """
     import pandas as pd
+    from scipy.stats import rankdata
 
     from archscout.aggregate import INPUTS, aggregate
     from archscout.costs.limits import parse_limits
@@ -104,16 +105,18 @@ def rank(
 
         places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
         values: list[Mapping[str, float]] = [{} if key in over else log.known[key]["scores"] for key in places]
-        ranks = aggregate(values)
+        order = aggregate(values)
+    # Twins are one member of the pool that is ranked, but each row counts where rows are numbered.
+    ranks = rankdata([order[places[key]] for key in keys], method="min").astype(int)
     rows = []
-    for text, key in zip(texts, keys, strict=True):
+    for text, key, place in zip(texts, keys, ranks.tolist(), strict=True):
         found = {"failures": {"limits": over[key]}} if key in over else log.known[key]
         scores = {} if key in over else found["scores"]
         failures = {name: why for name, why in found["failures"].items() if name in (*shown, "network", "limits")}
         row: dict[str, Any] = {"arch": text, **{name: scores.get(name) for name in shown}}
         if seeds > 1:
             row |= {f"{name}_spread": found.get("spread", {}).get(name) for name in shown}
-        rows.append(row | {"failures": json.dumps(failures) if failures else "", "rank": int(ranks[places[key]])})
+        rows.append(row | {"failures": json.dumps(failures) if failures else "", "rank": place})
     spread = [f"{name}_spread" for name in shown] if seeds > 1 else []
     frame = pd.DataFrame(rows, columns=["arch", *shown, *spread, "failures", "rank"])
     for name in (*shown, *spread):
