@@ -29,7 +29,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
 
 import archscout
-from archscout.config import parse_seconds
 
 HERE = Path(__file__).resolve().parent
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -210,7 +209,6 @@ def save(path: Path, cells: dict[str, dict], budget: str) -> None:
         path,
         figures,
         command=f"python benchmarks/main_job.py --data FOLDER --budget {budget}",
-        budget_minutes=parse_seconds(budget) / 60,
         cells=cells,
     )
 
