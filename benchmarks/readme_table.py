@@ -55,11 +55,11 @@ def table() -> str:
     cores, processor = main_job["machine"]["cores"], main_job["machine"]["processor"]
     lines += [
         "",
-        f"One seed each, on {cores} cores of an {processor} without a GPU. The intervals are over "
-        f"test images. The baseline is the plain residual network that stood beside the winner, trained with the same "
-        f"recipe under the same time budget. {won(cells)} Bookkeeping costs {cost['value']:.2f} ms per "
-        f"candidate with the log flushed (95 % interval {cost['low']:.2f} to {cost['high']:.2f}, n = {cost['n']}). Re-run: "
-        f"`{main_job['command']}` and `python benchmarks/overhead.py`. {main_job.get('note', '')}".rstrip(),
+        f"One seed each, on {cores} cores of an {processor} without a GPU. The intervals are over test images. The "
+        f"baseline is the plain residual network that stood beside the winner, trained with the same recipe under the "
+        f"same time budget. {won(cells)} Bookkeeping costs {cost['value']:.2f} ms per candidate with the log flushed "
+        f"(95 % interval {cost['low']:.2f} to {cost['high']:.2f}, n = {cost['n']}). Re-run: `{main_job['command']}` "
+        f"and `python benchmarks/overhead.py`. {main_job.get('note', '')}".rstrip(),
     ]
     return "\n".join(lines)
 
