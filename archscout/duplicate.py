@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from functools import cache
 from typing import Any
 
 from torch import nn
@@ -33,14 +32,11 @@ def _module(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
     return made
 
 
-@cache
-def _ordinary(kind: type) -> bool:
+def _ordinary(kind: Any) -> bool:
     """Whether copying the attributes one by one is all there is to copying a module of this class."""
-    if kind.__reduce_ex__ is not object.__reduce_ex__ or hasattr(kind, "__deepcopy__") or hasattr(kind, "__slots__"):
-        return False
-    if kind.__setstate__ is not nn.Module.__setstate__ and not kind.__module__.startswith("torch.nn."):
-        return False
-    return all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in ("__reduce__", "__getstate__"))
+    ways = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__slots__")
+    usual = kind.__setstate__ is nn.Module.__setstate__ or kind.__module__.startswith("torch.nn.")
+    return usual and all(getattr(kind, way, None) is getattr(nn.Module, way, None) for way in ways)
 
 
 def _value(value: Any, memo: dict[int, Any]) -> Any:

@@ -38,9 +38,9 @@ from archscout.execute import executor
 from archscout.fit import fit, recipe_for
 from archscout.naming import find, word
 from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts
+from archscout.probe import Batch
 from archscout.progress import progress
 from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
-from archscout.probe import Batch
 from archscout.proxies import DEFAULT
 from archscout.result import Result
 from archscout.run import Run

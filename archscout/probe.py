@@ -13,7 +13,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -713,6 +712,8 @@ def seeded(seed: int, text: str, device: torch.device | str = "cpu") -> Iterator
 def reason(error: Exception) -> str:
     """Why something failed, in one line: the text of a NotDefined or UserError, else the error's kind and text."""
     text = " ".join(str(error).split())[:300]
+    if "Expected more than 1 value per channel" in text:
+        return "a batch normalisation sees one value per channel, which has no variance"
     return text if isinstance(error, (NotDefined, UserError)) and text else f"{type(error).__name__}: {text}"
 
 

@@ -129,7 +129,8 @@ class Scorer:
             batches = from_place(self.batches, 2 * repeat)
             found.append(read(network, batches, methods, derive(self.seed, name), self.space.classes, self.device))
         values, failures, spread = combined(found)
-        return {"scores": values, "failures": failures} | ({"spread": spread} if self.repeats > 1 else {})
+        found_all: dict[str, dict[str, Any]] = {"scores": values, "failures": failures}
+        return {**found_all, "spread": spread} if self.repeats > 1 else found_all
 
 
 def from_place(batches: Sequence[Batch], place: int) -> list[Batch]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -207,6 +209,46 @@ def test_a_proxy_may_bring_its_own_quantity_into_a_shared_pass() -> None:
     assert len(model.calls) == 1
     # The hook on the outputs' gradients ignores the backward of the input gradient.
     assert together["energy"] == score(tiny_network(), *batches()[0], proxies=[mine])["energy"]
+
+
+def test_a_hook_that_asks_for_the_stage_does_not_keep_the_graph() -> None:
+    runs: list[weakref.ref] = []
+
+    def quantity(run: Pass) -> Callable[[], int]:
+        runs.append(weakref.ref(run))
+
+        def hook(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+            output.register_hook(lambda gradient: None if run.stage else gradient)
+
+        run.after(hook, nn.Conv2d)
+        return lambda: len(run.gradients)
+
+    assert Probe(tiny_network(), batches())[(Quantity(quantity, derivative=True), "batch0")] == 3
+    gc.collect()
+    assert runs[0]() is None
+
+
+def test_the_graph_goes_after_the_last_derivative_that_was_announced() -> None:
+    kept: list[bool] = []
+
+    def late(run: Pass) -> Callable[[], float]:
+        def finish() -> float:
+            found = run.gradients[0].gradient, run.input_gradient
+            try:
+                torch.autograd.grad(run.logits.sum(), [run.images])
+            except RuntimeError:
+                kept.append(False)
+            else:
+                kept.append(True)
+            return sum(float(each.abs().sum()) for each in found)
+
+        return finish
+
+    def read(reads: tuple[str, ...]) -> float:
+        return Probe(tiny_network(), batches())[(Quantity(late, derivative=True, reads=reads), "batch0")]
+
+    assert read(()) == read(("gradients", "input_gradient"))
+    assert kept == [True, False]
 
 
 def test_plain_functions_are_proxies() -> None:

@@ -36,7 +36,8 @@ def figures_of(
     pool:      "connected" or "all" networks of NAS-Bench-201, for all but tau.  energy, latency: costs of `table`.
     known, reach:  figure name -> what others report, what is to be reached.
 
-    tau_c10, tau_c100      Kendall's tau-b with the accuracy on CIFAR-10 and CIFAR-100, over all networks whatever `pool`
+    tau_c10, tau_c100      Kendall's tau-b with the accuracy on CIFAR-10 and CIFAR-100, over all networks, whatever the
+                           pool
     top5_c10, top5_c100    Spearman's rho within the best 5 % of the pool by accuracy; with `ceiling`, what noise lets a
                            score reach
     pick_c10, pick_c100    accuracy of the best-scored network; with `best`, that of the best

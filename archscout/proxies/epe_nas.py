@@ -16,10 +16,10 @@ def epe_nas(probe: Probe) -> float:
     C: correlation matrix of the rows J_n of one class, J_n = derivative of the sum of all outputs by image n, batch
     normalisation in train mode. With more than 100 classes: sum_cd |s_c / n_c - s_d / n_d| / (classes seen), n_c images
     of class c. Lopes et al. 2021, arXiv 2102.08099; with the sums over classes of its released code.
-    Data: one batch with labels. Larger is better. Scale: positive; about 10 per pair of images of one class, so compare
-    only under one batch. Cost: one forward, one backward to the input.
-    Fails with many classes and few images of each: a class of one image says nothing, and rank correlation with accuracy
-    on NAS-Bench-201 falls from .77 on 10 classes to .32 on 120. Undefined without two images of one class.
+    Data: one batch with labels. Larger is better. Scale: positive; a few units per pair of images of one class, so
+    compare only under one batch. Cost: one forward, one backward to the input.
+    Fails with many classes and few images of each: a class of one image says nothing, and the rank correlation with
+    accuracy on NAS-Bench-201 falls from .77 on 10 classes to .32 on 120. Undefined without two images of one class.
     """
     rows = probe["input_gradient@batch0"].flatten(1).double()
     labels = probe.batches[0][1].to(rows.device)

@@ -16,7 +16,7 @@ def channel_saliency(run: Pass) -> Callable[[], float]:
 
     def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
         kept = output.detach()
-        fan_in = module.weight[0].numel()  # type: ignore[index,union-attr]
+        fan_in = module.weight[0].numel()  # type: ignore[index]
 
         def reduce(gradient: Tensor) -> None:
             if run.stage == "objective":
