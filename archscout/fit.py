@@ -274,6 +274,8 @@ def _train_spawned(model: nn.Module, part: Part, job: dict[str, Any], answer: Pa
     fitted = _train(fabric, model, part, **{**job, "selector": selector})
     if fabric.global_rank == 0:
         torch.save((asdict(fitted), model.state_dict(), selector.state_dict()), answer)
+    fabric.barrier()  # a process that ended with the group still open can abort in the threads that serve it
+    torch.distributed.destroy_process_group()
 
 
 @dataclass
