@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from archscout.probe import NotDefined, Probe, Proxy
+from archscout.proxies.jacob_cov import input_correlations
 
 EPSILON = 1e-5
 MANY = 100
@@ -21,18 +22,13 @@ def epe_nas(probe: Probe) -> float:
     Fails with many classes and few images of each: a class of one image says nothing, and the rank correlation with
     accuracy on NAS-Bench-201 falls from .77 on 10 classes to .32 on 120. Undefined without two images of one class.
     """
-    rows = probe["input_gradient@batch0"].flatten(1).double()
-    labels = probe.batches[0][1].to(rows.device)
+    correlations = input_correlations(probe)
+    labels = probe.batches[0][1].to(correlations.device)
     classes = labels.unique()
     if len(classes) == len(labels):
         raise NotDefined("needs two images of one class")
-    rows = rows - rows.mean(1, keepdim=True)
-    norms = rows.norm(dim=1, keepdim=True)
-    if not (torch.isfinite(norms).all() and (norms > 0).all()):
-        raise NotDefined("the input gradient of an image is constant, NaN or infinite, so it correlates with nothing")
-    rows = rows / norms
     same = labels[:, None] == labels
-    logs = torch.where(same, ((rows @ rows.T).abs() + EPSILON).log(), 0).sum(1)
+    logs = torch.where(same, (correlations.abs() + EPSILON).log(), 0).sum(1)
     scores = torch.stack([logs[labels == each].sum() for each in classes])
     if probe.classes <= MANY:
         return float(scores.abs().sum())

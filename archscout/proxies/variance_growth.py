@@ -69,8 +69,8 @@ def variance_growth(probe: Probe) -> float:
     of one pass it was taken for its agreement with NAS-Bench-201's accuracies on CIFAR-10; nothing in it is fitted.
     Data: none. Larger is better among networks of like capacity. Scale: a logarithm per block, 0 without residual
     connections. Cost: one forward of 32 images, which `expressivity` shares.
-    Fails alone: blocks of nothing but skips and sums grow too, so over a whole space it runs against accuracy
-    (rank correlation -.4 on NAS-Bench-201), while among the best twentieth it agrees better than any other (.6).
+    Fails alone: blocks of nothing but skips and sums grow too, so its first choice is a network that computes nothing,
+    and over connected cells of NAS-Bench-201 it runs against accuracy, while in their best twentieth it agrees.
     """
     growths = probe[GROWTHS]
     return sum(growths) / len(growths)
