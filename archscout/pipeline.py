@@ -378,7 +378,7 @@ def choose_network(
                     device=config.device,
                     threads=config.threads,
                     train_threads=config.train_threads,
-                    seconds=min(max(0.03 * (config.budget or 600.0), 4.0), 25.0),
+                    seconds=min(max(0.02 * (config.budget or 600.0), 4.0), 25.0),
                     seed=config.seed,
                 ).to_json(),
             )

@@ -9,7 +9,7 @@ from typing import Any
 from archscout.config import Config
 from archscout.errors import UserError
 
-SHARES = {"score": 0.08, "verify": 0.20, "train": 0.72}  # of the time left after start-up and before the audit
+SHARES = {"score": 0.05, "verify": 0.15, "train": 0.80}  # of the time left after start-up and before the audit
 LEAST_IMAGES = 400_000  # images that a full training should see, so that big data get few epochs and small data many
 LEAST_VERIFIED = 12_000  # images that a training of the first verification round should see
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
