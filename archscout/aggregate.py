@@ -9,9 +9,10 @@ from scipy.stats import rankdata
 
 from archscout.errors import UserError
 
-INPUTS = ("params", "synflow", "jacob_cov", "naswot", "expressivity", "trainability", "variance_growth")
-MODIFIERS = ("variance_growth",)  # proxies that say something only among networks of like capacity
-WEIGHT = 0.75  # how far a modifier can move a network: docs/decisions/005-the-aggregate.md
+INPUTS = (
+    "params", "synflow", "jacob_cov", "naswot", "expressivity", "trainability", "progressivity", "short_path",
+)  # fmt: skip
+MODIFIERS = ("short_path",)  # proxies that say something only among networks of like capacity
 
 
 def aggregate(values: Sequence[Mapping[str, float]]) -> np.ndarray:
@@ -37,12 +38,13 @@ def rank_pool(
 
     With r(s) the rank of a score divided by the number of members (1 is best, ties share their mean):
 
-        C = r(sum over proxies p of log r(p)),     score = C (1 + 3/4 R),    R = mean over modifiers m of r(m)
+        C = r(sum over proxies p of log r(p)),     score = C (1 + C R),      R = mean over modifiers m of r(m)
 
     C, the sum of log-ranks (Lee & Ham 2024, arXiv 2403.19232), asks for capacity: a member that one proxy finds poor
-    cannot be saved by the others. R are the proxies in MODIFIERS, about how the signal survives the depth. They matter
-    in proportion to what there is to train: alone they prefer networks that compute nothing, while among equally large
-    ones they tell which train best. Without modifiers the order is that of C, with nothing else that of R.
+    cannot be saved by the others. R are the proxies in MODIFIERS, about how easily the signal passes the depth. They
+    matter in proportion to what there is to train: alone they prefer networks that compute nothing, while among equally
+    large ones they tell which train best. Without modifiers the order is that of C, with nothing else that of R. Why
+    this form: docs/decisions/005-the-aggregate.md.
 
     A proxy that no member has is left out. Members that lack another come last, in one tie; one that lacks a modifier
     only counts as the worst by it. Ranks exist only within this pool. Costs O(n log n) per proxy.
@@ -74,8 +76,9 @@ def rank_rows(table: np.ndarray, directions: Mapping[str, str], filter: float = 
     places = [rankdata(rows[:, j]) / n for j in main]
     total = np.log(places).sum(axis=0) if places else np.zeros(n)
     if modifying:
-        growth = np.mean([rankdata(np.nan_to_num(rows[:, j], nan=-np.inf)) / n for j in modifying], axis=0)
-        total = rankdata(total.round(9)) / n * (1 + WEIGHT * growth) if places else growth
+        ease = np.mean([rankdata(np.nan_to_num(rows[:, j], nan=-np.inf)) / n for j in modifying], axis=0)
+        capacity = rankdata(total.round(9)) / n
+        total = capacity * (1 + capacity * ease) if places else ease
     poor = np.any([place <= filter for place in places], axis=0) if places else np.zeros(n, dtype=bool)
     ranks[complete] = positions(total.round(9), poor)
     return ranks

@@ -52,7 +52,7 @@ from archscout.strategies.strategy import Goal
 HERE = Path(__file__).resolve().parent
 SHOWN = (
     "params", "macs", "flops", "layers", "synflow", "naswot", "jacob_cov", "zen", "expressivity", "progressivity",
-    "trainability", "variance_growth",
+    "trainability", "variance_growth", "short_path",
 )  # fmt: skip
 PIECE = 250  # architectures of one call of rank
 CANDIDATES = 600  # of one search for a pick

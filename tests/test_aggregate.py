@@ -14,7 +14,7 @@ from archscout.aggregate import INPUTS, MODIFIERS, aggregate, rank_pool
 from archscout.errors import UserError
 
 WAYS = {"a": "max", "b": "min", "c": "max"}
-MODIFIED = {**WAYS, "variance_growth": "max"}
+MODIFIED = {**WAYS, "short_path": "min"}
 
 
 def slow(values: list[dict[str, float]], ways: dict[str, str], share: float) -> list[int]:
@@ -43,8 +43,9 @@ def slow(values: list[dict[str, float]], ways: dict[str, str], share: float) -> 
         poor = any(share_of(member, name) <= share for name in main)
         total = logs(member)
         if extra:
-            growth = sum(share_of(member, name) for name in extra) / len(extra)
-            total = place([logs(other) for other in whole], total) * (1 + 0.75 * growth) if main else growth
+            ease = sum(share_of(member, name) for name in extra) / len(extra)
+            capacity = place([logs(other) for other in whole], total)
+            total = capacity * (1 + capacity * ease) if main else ease
         return poor, -round(total, 9)
 
     keys = [key(v) for v in whole]
@@ -52,12 +53,12 @@ def slow(values: list[dict[str, float]], ways: dict[str, str], share: float) -> 
     return [next(found) if any(v is w for w in whole) else len(whole) + 1 for v in values]
 
 
-names = st.sampled_from([*"abcd", "variance_growth"])
+names = st.sampled_from([*"abcd", "short_path"])
 members = st.lists(st.dictionaries(names, st.integers(-3, 3).map(float) | st.just(math.nan)), max_size=12)
 
 
 @settings(max_examples=150, deadline=None)
-@given(members, st.sampled_from([WAYS, MODIFIED, {"variance_growth": "max"}, {}]), st.sampled_from([0.0, 0.1, 0.5]))
+@given(members, st.sampled_from([WAYS, MODIFIED, {"short_path": "min"}, {}]), st.sampled_from([0.0, 0.1, 0.5]))
 def test_equals_the_slow_version(values: list[dict[str, float]], ways: dict[str, str], share: float) -> None:
     assert rank_pool(values, ways, share).tolist() == slow(values, ways, share)
 
@@ -92,12 +93,12 @@ def test_empty_single_and_missing() -> None:
 
 
 def test_a_modifier_decides_among_equals_and_cannot_save_the_incapable() -> None:
-    members = [{"a": a, "variance_growth": g} for a, g in ((1.0, 9.0), (2.0, 1.0), (2.0, 5.0), (3.0, 0.0))]
-    ways = {"a": "max", "variance_growth": "max"}
-    # C = 1/4, 5/8, 5/8, 1 and R = 1, 1/2, 3/4, 1/4: scores .44, .86, .98, 1.19.
+    members = [{"a": a, "short_path": p} for a, p in ((1.0, 1.0), (2.0, 8.0), (2.0, 5.0), (3.0, 9.0))]
+    ways = {"a": "max", "short_path": "min"}
+    # C = 1/4, 5/8, 5/8, 1 and R = 1, 1/2, 3/4, 1/4: scores .31, .82, .92, 1.25.
     assert rank_pool(members, ways).tolist() == [4, 3, 2, 1]
-    assert rank_pool(members, {"variance_growth": "max"}).tolist() == [1, 3, 2, 4]
-    del members[2]["variance_growth"]  # counts as the worst by it
+    assert rank_pool(members, {"short_path": "min"}).tolist() == [1, 3, 2, 4]
+    del members[2]["short_path"]  # counts as the worst by it
     assert rank_pool(members, ways).tolist() == [4, 2, 3, 1]
 
 
@@ -105,7 +106,8 @@ def test_aggregate_reads_its_inputs_alone() -> None:
     rng = np.random.default_rng(0)
     values = [dict(zip(INPUTS, row, strict=True)) for row in rng.normal(size=(20, len(INPUTS))).tolist()]
     ranks = aggregate([{**value, "zen": number} for number, value in enumerate(values)])
-    assert (ranks == rank_pool(values, dict.fromkeys(INPUTS, "max"))).all()
+    ways = {name: "min" if name == "short_path" else "max" for name in INPUTS}
+    assert (ranks == rank_pool(values, ways)).all()
 
 
 def test_the_filter_sends_lopsided_members_behind_the_others() -> None:
