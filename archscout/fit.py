@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import pickle
@@ -24,10 +25,12 @@ from torch.optim.swa_utils import AveragedModel
 from archscout.augment import augment
 from archscout.errors import UserError, unknown
 from archscout.naming import word
+from archscout.selection.drift import audit_selection
 from archscout.selection.full import Full
 from archscout.selection.selector import Selector
 from archscout.space import Shape
 
+log = logging.getLogger("archscout")
 METRICS = ("accuracy", "balanced_accuracy")
 
 
@@ -108,6 +111,7 @@ class Fit:
     steps, epochs:  how many were made.
     changes:  the shortenings that `allow` asked for, {done, epochs} each (epochs done then, epochs in all from then
               on); `replay(changes)` repeats them.
+    audits:   what `audit_every` asked for, a selection.drift.Drift as plain values each.
     """
 
     history: list[dict[str, float]]
@@ -115,6 +119,7 @@ class Fit:
     steps: int
     epochs: float
     changes: list[dict[str, float]] = field(default_factory=list)
+    audits: list[dict[str, Any]] = field(default_factory=list)
 
 
 def recipe_for(
@@ -210,6 +215,8 @@ def fit(
     every: float = 30.0,
     on_progress: Callable[[int, int, float, float], None] | None = None,
     allow: Callable[[float], float | None] | None = None,
+    audit_every: float | None = None,
+    teacher: Any = None,
 ) -> Fit:
     """Trains `model` in place on the images of `part`.
 
@@ -226,6 +233,9 @@ def fit(
     on_progress:  called after each step with (step, steps, loss, accuracy of this batch).
     allow:        called after each step with the epochs done; may return a smaller number of epochs in all, and the
                   learning rate then falls over what is left, from where it is.
+    audit_every:  epochs between audits of what the selector leaves out, which can widen its rounds (see
+                  selection.drift); each costs a forward pass of up to 3,000 images. None for no audits.
+    teacher:      a distill.Teacher whose answers are learned beside the labels.
 
     Raises Diverged for a loss that is not finite; UserError if the checkpoint is of another training or unreadable.
     """
@@ -237,7 +247,7 @@ def fit(
     job: dict[str, Any] = {
         "recipe": recipe, "epochs": epochs, "seed": seed, "mean": mean, "std": std, "selector": selector,
         "threads": threads, "checkpoint": None if checkpoint is None else Path(checkpoint), "every": every,
-        "on_progress": on_progress, "allow": allow,
+        "on_progress": on_progress, "allow": allow, "audit_every": audit_every, "teacher": teacher,
     }  # fmt: skip
     if device == "cpu" and devices == 1 and recipe.precision == "32-true":
         return _train(None, model, part, **job)
@@ -294,6 +304,8 @@ class _State:
     correct: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     changes: list[dict[str, float]] = field(default_factory=list)
+    audits: list[dict[str, Any]] = field(default_factory=list)
+    audited: int = 0  # images spent at the last audit
 
     def position(self, ahead: float) -> float:
         """How far the schedule is, in [0, 1], `ahead` steps from here."""
@@ -322,6 +334,8 @@ def _train(
     every: float,
     on_progress: Callable[[int, int, float, float], None] | None,
     allow: Callable[[float], float | None] | None,
+    audit_every: float | None,
+    teacher: Any,
 ) -> Fit:
     """The loop. `fabric` is None on one CPU process."""
     device = torch.device("cpu") if fabric is None else fabric.device
@@ -331,6 +345,7 @@ def _train(
     entry_every = min(steps_per_epoch, math.ceil(state.steps / 10))
     identity = {"recipe": asdict(recipe), "epochs": float(epochs), "seed": seed, "images": len(part)}
     identity["selector"] = word(selector)
+    selector.expect(round(epochs * len(part)))
     generators = [torch.default_generator]
     if device.type == "cuda":
         generators.append(torch.cuda.default_generators[device.index or 0])
@@ -344,6 +359,10 @@ def _train(
     if checkpoint is not None and checkpoint.exists():
         state = _load(checkpoint, identity, model, optimizer, average, selector, device)
     normalise = normaliser(mean, std, device)
+    if teacher is not None:
+        teacher.network.to(device)
+        identity["teacher"] = [teacher.share, teacher.temperature]
+    taught = normalise if teacher is None or teacher.mean is None else normaliser(teacher.mean, teacher.std, device)
     priors: Tensor | None = None
     parameters = [p for p in model.parameters() if p.requires_grad]
     began = saved = time.monotonic() - state.seconds
@@ -358,6 +377,14 @@ def _train(
     with mode_set(model, True), threads_set(threads), torch.random.fork_rng(devices=gpus):
         while state.step < state.steps:
             if state.batch == state.batches:
+                spent = selector.record.spent
+                if audit_every and spent - state.audited >= audit_every * len(part):
+                    right = partial(_right, fabric, network, part, normalise, device)
+                    found = audit_selection(selector, right)
+                    state.audits.append(found.to_json())
+                    state.audited = spent
+                    if found.drifted and rank == 0:
+                        log.warning("%s", found)
                 chosen = selector.next_round()
                 state.batch, state.batches = 0, max(1, round(len(chosen) / recipe.batch_size))
             order = selector.record.subset
@@ -382,10 +409,13 @@ def _train(
             if recipe.balanced and priors is None:
                 priors = log_priors(part.labels, logits.shape[1]).to(device)
             losses = training_losses(logits, targets, recipe, priors)
-            loss = selector.observe(positions, losses, logits, targets)
-            if ranks > 1:  # every process knows the outcomes of all, so that all choose the same next round
-                both = [fabric.all_gather(t.detach().cpu()).flatten(0, 1) for t in (positions, losses, logits, targets)]
-                selector.observe(*both)
+            if teacher is not None:
+                losses = teacher.losses(logits, teacher.answers(taught(images)), losses)
+            loss = selector.weigh(positions, losses)
+            outcomes = [positions, losses.detach(), logits.detach(), targets]
+            if ranks > 1:  # every process knows the outcomes of all, so that a checkpoint of one holds all
+                outcomes = [fabric.all_gather(t.cpu()).flatten(0, 1) for t in outcomes]
+            selector.note(*outcomes)
             hits = (logits.detach().argmax(1) == targets).sum()
             value, correct, size = _gathered(fabric, loss, hits, len(targets))
             if not math.isfinite(value):
@@ -412,6 +442,7 @@ def _train(
                 wanted = fabric.broadcast(wanted)
             if wanted is not None and round(wanted * steps_per_epoch) < state.steps:
                 state.shorten(max(state.step, round(wanted * steps_per_epoch)))
+                selector.expect(round(state.steps / steps_per_epoch * len(part)))
                 state.changes.append({"done": done, "epochs": float(wanted)})
             if state.step % entry_every == 0 or state.step == state.steps:
                 entry = {"loss": state.loss_sum / state.images, "accuracy": state.correct / state.images, "lr": lr}
@@ -425,7 +456,20 @@ def _train(
         save()
     if average is not None:
         model.load_state_dict(average.module.state_dict())
-    return Fit(state.history, time.monotonic() - began, state.step, state.step / steps_per_epoch, state.changes)
+    epochs_done = state.step / steps_per_epoch
+    return Fit(state.history, time.monotonic() - began, state.step, epochs_done, state.changes, state.audits)
+
+
+@torch.no_grad()
+def _right(fabric: Any, network: nn.Module, part: Part, normalise: Any, device: torch.device, where: Tensor) -> Tensor:
+    """Whether the network answers the images at some positions right, bool (k,); in every process the same."""
+    answers = []
+    with mode_set(network, False):
+        for some in where.split(256):
+            _, images, labels = part.batch(some.numpy())
+            answers.append(network(normalise(images)).argmax(1).cpu() == labels)
+    right = torch.cat(answers)
+    return right if fabric is None or fabric.world_size == 1 else fabric.broadcast(right)
 
 
 def normaliser(mean: Any, std: Any, device: torch.device | str = "cpu") -> Callable[[Tensor], Tensor]:

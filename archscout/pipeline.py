@@ -35,7 +35,7 @@ from archscout.devices.latency import measure_latency, measure_memory, measure_t
 from archscout.devices.profile import Profile, measure_profile
 from archscout.errors import UserError
 from archscout.execute import executor
-from archscout.fit import fit, recipe_for
+from archscout.fit import Fit, evaluate, fit, recipe_for
 from archscout.naming import find, word
 from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts
 from archscout.probe import Batch
@@ -45,7 +45,9 @@ from archscout.proxies import DEFAULT
 from archscout.result import Result
 from archscout.run import Run
 from archscout.scoring import Scorer, methods_of
-from archscout.selection import SELECTORS
+from archscout.selection import SELECTORS, Selector, make_selector
+from archscout.selection.dds import suspects
+from archscout.selection.drift import by_class_and_cluster, compare
 from archscout.space import Arch, SearchSpace, portable
 from archscout.spaces import SPACES
 from archscout.spaces.plain import plain
@@ -353,7 +355,7 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
         )
     else:
         entrant, plan = choose_network(run, config, methods, data, space, metric, clock)
-    train_winner(run, config, data, metric, entrant, plan, clock)
+    train_winner(run, config, data, metric, entrant, plan, clock, methods.select if only else "full")
     from archscout.facts import facts_of
     from archscout.page import write_report
 
@@ -393,7 +395,10 @@ def choose_network(
     shared = data.share(cache) if isinstance(config.workers, int) and config.workers > 0 else data
     scorer = Scorer(space, batches=scoring_batches(data, config.seed), proxies=methods.given, seed=config.seed)
     rival = portable(plain, (data.shape, len(data.classes)))
-    trainer = Trainer((space, rival), shared, metric, methods.select, config.threads, config.device)
+    embeddings = prepare_selection(run, config, methods, data.part("train"))
+    trainer = Trainer(
+        (space, rival), shared, metric, methods.select, config.threads, config.device, config.share, embeddings
+    )
     workers = config.workers if config.device == "cpu" else 0
     with executor(workers, Work(scorer, trainer), threads=config.threads, timeout=config.timeout) as pool:
         plan = make_plan(run, config, data, costing, sampled, pool, clock)
@@ -610,9 +615,12 @@ def recipe_of(config: Config, data: Data, metric: str, epochs: float) -> Any:
 
 
 def train_winner(
-    run: Run, config: Config, data: Data, metric: str, entrant: Entrant, plan: Plan | None, clock: Clock
+    run: Run, config: Config, data: Data, metric: str, entrant: Entrant, plan: Plan | None, clock: Clock, select: Any
 ) -> None:
-    """Full training on train and validation images, export, measurement, and the audit, which opens the test part."""
+    """Full training on train and validation images, export, measurement, and the audit, which opens the test part.
+
+    select: what chooses the training images; "full" for all.
+    """
     space = entrant.space
     about = {
         "space": space.name,
@@ -630,7 +638,7 @@ def train_winner(
     if "trained" in run and weights.exists():
         load_weights(model, weights)
     else:
-        fully_train(run, config, data, metric, model, plan, clock)
+        fully_train(run, config, data, metric, model, plan, clock, select)
         save_weights(model, weights)
     clock.stage_done("train")
 
@@ -659,8 +667,27 @@ def drawing(space: SearchSpace, arch: Arch) -> dict[str, Any] | None:
     return space.describe(arch) if space.describe else None
 
 
+def prepare_selection(run: Run, config: Config, methods: Methods, part: Any) -> str | None:
+    """The folder of the embedding that a selector compares images in, made before the workers need it; or None."""
+    if not getattr(methods.select, "embeds", False):
+        return None
+    folder = str(run.folder / "embeddings")
+    with progress("embedding the images", None):
+        from archscout.selection.embedding import embed
+
+        embed(part, cache=folder, threads=config.train_threads)
+    return folder
+
+
 def fully_train(
-    run: Run, config: Config, data: Data, metric: str, model: torch.nn.Module, plan: Plan | None, clock: Clock
+    run: Run,
+    config: Config,
+    data: Data,
+    metric: str,
+    model: torch.nn.Module,
+    plan: Plan | None,
+    clock: Clock,
+    select: Any,
 ) -> None:
     """The full training, from a checkpoint if there is one; under a budget its length follows the measured speed.
 
@@ -695,6 +722,7 @@ def fully_train(
             )
     recipe = recipe_of(config, data, metric, epochs)
     log.info("full training: %.3g epochs of %d images", epochs, len(part))
+    selector = make_selector(select, part, seed=config.seed, share=config.share, cache=str(run.folder / "embeddings"))
     several = config.devices > 1  # processes of their own, to which the bar and the log cannot travel
     rate_ms = rate["ms"] if timed else 0.0
     with progress("full training", epochs) as bar:
@@ -710,6 +738,8 @@ def fully_train(
             seed=config.seed,
             mean=data.mean,
             std=data.std,
+            selector=selector,
+            audit_every=None if selector is None else max(1.0, epochs / 5),
             threads=threads,
             device=config.device,
             devices=config.devices,
@@ -720,6 +750,8 @@ def fully_train(
         if several:
             for change in fitted.changes:
                 record_shorter(run, clock, change["done"], change["epochs"])
+    if selector is not None:
+        run.once("selection", lambda: selection_facts(selector, model, part, fitted, data, config))
     run.once(
         "trained",
         lambda: {
@@ -730,6 +762,32 @@ def fully_train(
             "images": len(part),
         },
     )
+
+
+def selection_facts(
+    selector: Selector, model: torch.nn.Module, part: Any, fitted: Fit, data: Data, config: Config
+) -> dict[str, Any]:
+    """What the selector left out, and how all images of the training fare: the audit at the end, with those before.
+
+    selector: the word; rounds, updates, images (of a round at the end), ever (images in any round); audits: Drifts;
+    class: a row per class, see drift.by_class_and_cluster; suspects: names of images whose label is doubted.
+    """
+    answers = evaluate(model, part, mean=data.mean, std=data.std, threads=config.train_threads, device=config.device)
+    right = torch.from_numpy(answers.labels == answers.predictions)
+    record = selector.record
+    last = compare(record, torch.arange(len(part)), right, tolerance=0.05)
+    doubtful = suspects(record, 3, 0.3).nonzero().squeeze(1).numpy()
+    doubtful = doubtful[np.argsort(record.margin.numpy()[doubtful], kind="stable")][:30]
+    return {
+        "selector": word(selector),
+        "rounds": record.round,
+        "updates": len(record.changes),
+        "images": record.size,
+        "ever": int((record.times > 0).sum()),
+        "audits": [*fitted.audits, last.to_json()],
+        "class": by_class_and_cluster(record, right)["class"],
+        "suspects": [data.names[i] for i in np.asarray(part.indices)[doubtful]],
+    }
 
 
 def best_rate(model: torch.nn.Module, data: Data, batch: int, config: Config) -> dict[str, Any]:

@@ -18,12 +18,11 @@ from archscout.fit import Diverged, Recipe, evaluate, fit
 from archscout.plan import TRAINING, Plan
 from archscout.propose import Costing
 from archscout.run import Run
-from archscout.selection import SELECTORS
+from archscout.selection import make_selector
 from archscout.space import Arch, SearchSpace
 
 log = logging.getLogger("archscout")
 
-SHARE = 0.2  # of the train images in a round of a selector other than full
 JUDGES = 4000  # validation images that judge an entrant; a standard error of at most 0.8 points
 
 
@@ -67,6 +66,8 @@ class Trainer:
     select: Any = "full"
     threads: int = 1
     device: str = "cpu"
+    share: float = 0.2
+    cache: str | None = None
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         space = self.spaces[item["space"]]
@@ -74,10 +75,9 @@ class Trainer:
         if item["state"] is not None:
             model.load_state_dict(load_tensors(item["state"]))
         train, validation = self.data.part("train"), at_most(self.data.part("validation"), JUDGES)
-        selector = None
-        if self.select != "full":
-            make = SELECTORS[self.select] if isinstance(self.select, str) else self.select
-            selector = make(train, seed=item["seed"] + item["round"], share=SHARE)
+        selector = make_selector(
+            self.select, train, seed=item["seed"] + item["round"], share=self.share, cache=self.cache
+        )
         try:
             fitted = fit(
                 model,

@@ -2,13 +2,15 @@
 
     python benchmarks/ranking.py --data FOLDER [--minutes 60] [--seeds 10] [--quick]
 
-FOLDER holds images/cifar10_lossless.zip and the tables nas/*.parquet. Three stages, each in pieces that are kept in
+FOLDER holds images/cifar10_lossless.zip and the tables nas/*.parquet. Four stages, each in pieces that are kept in
 `--work` and skipped when done:
 
 1. cells: every canonical cell of NAS-Bench-201 (6,040) is scored once by all proxies of SHOWN, on CIFAR-10 images.
    What is done is also written to results/ranking_scores.parquet.
 2. macro: 1,000 random networks of NAS-Bench-Macro are scored by the inputs of the aggregate.
-3. picks: for each of `--seeds` seeds (weights and images) a search of its own, ageing evolution over 600 scored cells,
+3. reference: 500 of the 9,445 cells with published scores (NAS-Bench-Suite-Zero), stratified by the published synflow,
+   are scored on 64 test images, as there; Spearman's rho with the published scores, per proxy.
+4. picks: for each of `--seeds` seeds (weights and images) a search of its own, ageing evolution over 600 scored cells,
    chooses one cell by the aggregate.
 
 The form of the aggregate was compared on CIFAR-10. CIFAR-100 and NAS-Bench-Macro decided nothing.
@@ -29,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
@@ -55,6 +58,10 @@ SHOWN = (
     "trainability", "variance_growth", "short_path",
 )  # fmt: skip
 PIECE = 250  # architectures of one call of rank
+REFERENCE = {  # ours -> the name of the published score
+    "synflow": "synflow", "naswot": "nwot", "jacob_cov": "jacov", "snip": "snip", "grad_norm": "grad_norm",
+    "fisher": "fisher", "l2_norm": "l2_norm", "params": "params", "flops": "flops",
+}  # fmt: skip
 CANDIDATES = 600  # of one search for a pick
 SETTINGS = {"batch_size": 64, "images": "balanced", "seed": 0, "seeds": 1, "data": "CIFAR-10, training part"}
 KNOWN = {
@@ -111,13 +118,14 @@ def main() -> None:
     )
     write_scores(cells, kept)
     macro = score_pieces(canonical_texts("macro")[:1000], "macro", INPUTS, images, args.work, args.workers, ends)
+    reference = reference_figures(args.data, args.work, args.workers, ends)
     picked = {seed: pick(seed, images, args.work, args.workers, ends) for seed in range(args.seeds)}
     table = load_table(args.data / "nas" / "nb201_accuracy.parquet", [args.data / "nas" / "nb201_hwnasbench.parquet"])
     macro_table = load_table(args.data / "nas" / "nas_bench_macro_cifar10.parquet") if len(macro) else None
     found = figures(cells, table, macro, macro_table, {s: text for s, text in picked.items() if text})
     results_file.write(
         args.out,
-        found,
+        found + reference,
         command="python benchmarks/ranking.py --data FOLDER",
         settings={**SETTINGS, "inputs": list(INPUTS), "cells": len(cells), "macro": len(macro)},
         picks=picked,
@@ -189,6 +197,55 @@ def write_scores(frame: pd.DataFrame, path: Path) -> None:
     parquet.write_table(
         table.replace_schema_metadata({**(table.schema.metadata or {}), **about}), path, compression="zstd"
     )
+
+
+def reference_figures(data: Path, work: Path, workers: int, ends: float) -> list[dict[str, Any]]:
+    """Agreement with published scores of 500 cells: rho per proxy, with a bootstrap interval over the cells.
+
+    The published networks were initialised otherwise, and each score is of one draw of the weights.
+    """
+    from scipy.stats import spearmanr
+
+    table = pd.read_parquet(data / "nas" / "nb201_reference_proxies.parquet").sort_values("cifar10__synflow")
+    strata = np.array_split(np.arange(1, len(table)), 500)  # the first is the cell of nothing, which has no scores
+    draw = np.random.default_rng(0)
+    rows = table.iloc[[int(draw.choice(stratum)) for stratum in strata]]
+    images = work / "reference.npz"
+    if not images.exists():
+        with np.load(work / "cifar10.npz", allow_pickle=False) as stored:
+            np.savez(images, images=stored["X_test"][:64], labels=stored["y_test"][:64])
+    if time.monotonic() > ends and not (work / "reference.json").exists():
+        return []
+    with np.load(images, allow_pickle=False) as stored:
+        pixels = torch.from_numpy(stored["images"]).permute(0, 3, 1, 2).float() / 255
+        labels = torch.from_numpy(stored["labels"]).long()
+    pixels = (pixels - pixels.mean((0, 2, 3), keepdim=True)) / pixels.std((0, 2, 3), keepdim=True)
+    space: SearchSpace = portable(SPACES["nasbench201"], ((3, 32, 32), 10))
+    kept = work / "reference.json"
+    scores: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    missing = [text for text in rows["arch_str"] if text not in scores]
+    with executor(workers, Scorer(space, [(pixels, labels)], tuple(REFERENCE))) as pool:
+        for start in range(0, len(missing), 50):
+            some = missing[start : start + 50]
+            for text, outcome in zip(some, pool.map([space.parse(text) for text in some]), strict=True):
+                scores[text] = outcome.value["scores"] if outcome.value else {}
+            kept.write_text(json.dumps(scores))
+    found = []
+    for mine, theirs in REFERENCE.items():
+        ours = np.array([scores[text].get(mine, np.nan) for text in rows["arch_str"]])
+        known = rows[f"cifar10__{theirs}"].to_numpy(float)
+        both = np.isfinite(ours) & np.isfinite(known)
+        ours, known = ours[both], known[both]
+        draws = [draw.integers(0, len(ours), len(ours)) for _ in range(500)]
+        spread = [float(spearmanr(ours[at], known[at]).statistic) for at in draws]
+        found.append(
+            {
+                "name": f"reference_{mine}", "value": float(spearmanr(ours, known).statistic), "unit": "Spearman's rho",
+                "low": float(np.percentile(spread, 2.5)), "high": float(np.percentile(spread, 97.5)), "n": len(ours),
+                "known": None, "reach": {"synflow": 0.98, "params": 1.0, "flops": 1.0}.get(mine, 0.95),
+            }
+        )  # fmt: skip
+    return found
 
 
 def pick(seed: int, images: Path, work: Path, workers: int, ends: float) -> str | None:

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+LOOP = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "your-own-loop.md").read_text(encoding="utf-8"), flags=re.S)
+PYTHON_NAMES = {"list": "methods", "bench": "benchmark", "select": "select_story"}
 
 
 @pytest.mark.slow
@@ -22,6 +24,21 @@ def test_readme_python_blocks_run(number: int, tmp_path: Path) -> None:
     script.write_text(BLOCKS[number])
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_page_on_your_own_loop_runs(tmp_path: Path) -> None:
+    """Its blocks one after another, as the page says."""
+    script = tmp_path / "loop.py"
+    script.write_text("\n".join(LOOP))
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shares = [float(share) for share in re.findall(r"^(?:all images|selected): ([\d.]+)$", done.stdout, flags=re.M)]
+    assert len(shares) == 2
+    assert min(shares) > 0.8
+    assert "go on with round 26" in done.stdout
+    assert LOOP[0].count("\n") > 20
+    changed = set(LOOP[1].splitlines()) - set(LOOP[0].splitlines())
+    assert sum("archscout.select(" in line or "loader.observe(" in line for line in changed) == 2
 
 
 def test_every_verb_is_in_the_readme_and_has_help() -> None:
@@ -41,7 +58,7 @@ def test_every_verb_is_a_python_function() -> None:
     import archscout
 
     for verb in re.findall(r"^\| `(\w+)` \|", README, flags=re.M):
-        assert callable(getattr(archscout, {"list": "methods", "bench": "benchmark"}.get(verb, verb))), verb
+        assert callable(getattr(archscout, PYTHON_NAMES.get(verb, verb))), verb
 
 
 def test_public_names_are_complete() -> None:
@@ -63,10 +80,11 @@ def test_links_lead_somewhere() -> None:
 def test_the_readme_shows_the_committed_results() -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        from readme_table import table
+        from readme_table import ranking_table, table
     finally:
         sys.path.pop(0)
-    assert " ".join(table().split()) in " ".join(README.split()), "run python benchmarks/readme_table.py"
+    for made in (table(), ranking_table()):
+        assert " ".join(made.split()) in " ".join(README.split()), "run python benchmarks/readme_table.py"
 
 
 def test_the_cards_are_made_from_the_committed_files() -> None:

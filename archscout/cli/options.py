@@ -22,6 +22,10 @@ Limit = Annotated[
     list[str] | None,
     typer.Option(help="Largest allowed cost, like latency=5ms, memory=2MB, params=300k; repeatable."),
 ]
+Select = Annotated[
+    str | None, typer.Option(help="What chooses the training images (search: in verification); see archscout list.")
+]
+Share = Annotated[float | None, typer.Option(help="Part of the images in a round of a selector other than full.")]
 Budget = Annotated[str | None, typer.Option(help="Time for the whole run, like 20m; turned into counts at the start.")]
 Epochs = Annotated[float | None, typer.Option(help="Epochs of the full training.")]
 Metric = Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, or auto (balanced if imbalanced).")]

@@ -15,6 +15,8 @@ def train(
     data: options.Data = None,
     space: Annotated[str | None, typer.Option(help="Search space of the architecture.")] = None,
     arch: Annotated[str | None, typer.Option(help="The architecture, as the program prints it.")] = None,
+    select: options.Select = None,
+    share: options.Share = None,
     budget: options.Budget = None,
     epochs: options.Epochs = None,
     metric: options.Metric = None,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from archscout.selection.quota import draw_stratified
 from archscout.selection.selector import Labelled, Record, Selector
 
 
@@ -19,16 +21,10 @@ class Random(Selector):
 
     name = "random"
 
-    def __init__(self, part: Labelled, *, seed: int = 0, share: float = 1.0, balanced: bool = False) -> None:
-        super().__init__(part, seed=seed, share=share)
+    def __init__(self, part: Labelled, *, balanced: bool = False, **settings: Any) -> None:
+        super().__init__(part, **settings)
         self.balanced = balanced
 
     def choose(self, record: Record) -> tuple[Tensor, Tensor | None]:
-        labels, draw = record.labels.numpy(), record.generator
-        shuffled = draw.permutation(len(labels))
-        by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]  # grouped by class, random within
-        counts = np.bincount(labels)
-        within = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, ... in each class
-        offset = draw.random(len(counts))[labels[by_class]]  # which class gets the odd image is by chance
-        key = within + offset if self.balanced else (within + offset) / counts[labels[by_class]]
-        return torch.from_numpy(by_class[np.argsort(key, kind="stable")[: record.size]]), None
+        chosen = draw_stratified(record.labels.numpy(), record.size, balanced=self.balanced, draw=record.generator)
+        return torch.from_numpy(chosen), None

@@ -1,0 +1,197 @@
+"""Dynamic data selection: keep the images that are still hard, replace the mastered ones by the most different."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archscout.errors import UserError
+from archscout.selection.quota import draw_stratified
+from archscout.selection.selector import Labelled, Record, Selector
+
+UPDATES = 20  # after which the curriculum is at its end where nobody said how long the training will be
+
+
+def hard_scores(record: Record, score: Literal["true", "published"]) -> Tensor:
+    """How well each image is known, float32 (n,) from 0, hard, to 1; without meaning where `observed` is zero.
+
+    "true" is the probability of the image's own class. "published" is the score of DDS-NAS's public code, the
+    probability of the predicted class, times 0.1 where that is wrong; among errors it takes the surest for the easiest.
+    """
+    if score == "true":
+        return record.true
+    return torch.where(record.true >= record.confidence, record.confidence, 0.1 * record.confidence)
+
+
+def suspects(record: Record, patience: int, doubt: float) -> Tensor:
+    """Bool (n,): images whose label is probably wrong, as the network contradicted it all along.
+
+    An image is suspected once it was observed `patience` times with a mean margin below -doubt. Rare classes look like
+    wrong labels to a young network, so of each class at most a third of the observed images is suspected, the worst.
+    Source of the margin: Pleiss et al. 2020, arXiv:2001.10528; the rule here is simpler, without threshold samples.
+    """
+    doubtful = (record.observed >= max(patience, 1)) & (record.margin < -doubt)
+    if not patience or not doubtful.any():
+        return doubtful & bool(patience)
+    order = torch.argsort(record.margin, stable=True)
+    order = order[torch.argsort(record.labels[order], stable=True)]  # by class, the worst first
+    labels = record.labels[order]
+    known = (record.observed[order] > 0).double()
+    count = torch.bincount(labels, weights=known)
+    first = torch.searchsorted(labels, torch.arange(len(count)))
+    running = torch.cumsum(doubtful[order].double(), 0)
+    before = torch.cat([torch.zeros(1, dtype=torch.double), running])[first]
+    place = running - before[labels]  # 1, 2, ... among the doubtful of a class
+    found = torch.zeros_like(doubtful)
+    found[order] = doubtful[order] & (place <= count[labels] / 3)
+    return found
+
+
+def due(record: Record, *, hardness: float, mastery: float, top: float, score: Literal["true", "published"]) -> bool:
+    """Whether enough of the current subset is mastered for an update.
+
+    The share of mastered images (score at least `hardness`) that is asked for rises along the curriculum from `mastery`
+    to `top`: with the progress of the training where it is known, else over the first 20 updates.
+    """
+    way = record.progress if record.total else min(1.0, len(record.changes) / UPDATES)
+    mastered = float((hard_scores(record, score)[record.subset] >= hardness).float().mean())
+    return mastered >= mastery + (top - mastery) * way
+
+
+class Dds(Selector):
+    """A small subset that moves on: hard images stay, each mastered one gives way to the most different of its class.
+
+    A round is one pass over the subset. When a round has ended and the share of its images whose score is at least
+    `hardness` reaches the mastery threshold, every mastered image is replaced by the image of its class that is
+    furthest from it in the embedding, is not in the subset and was not in it during the last `lately` updates; no image
+    is taken twice. An update costs no forward pass. Where a class has no other image left, the mastered one stays.
+    Images that are probably mislabelled (see suspects) leave the subset and do not come back.
+
+    embedding:  (n, d) floats, or a kind of `embedding.embed` ("autoencoder", "pixels", "untrained"), which is computed
+                from the part at the first update and kept in `cache`.
+    hardness:   score from which an image counts as mastered.
+    mastery, top:  share of mastered images that triggers an update, at the beginning and at the end of the curriculum.
+    lately:     updates for which an image that left stays away; 1 excludes only the current subset.
+    score:      "true" or "published", see hard_scores.
+    patience, doubt:  when a label is suspected; patience=0 for never.
+    balanced:   whether the subset holds equally many of each class (all of a class that has fewer) or the natural mix.
+
+    Costs one scan of the index per update, no Python loop over images. Fails where hard images are hard because they
+    are wrong, beyond what `suspects` sees, and where a random subset redrawn each round is already as good: measure.
+    Source: Poyser and Breckon 2025, arXiv:2506.14667; the rules on repeats and labels are ours.
+    """
+
+    name = "dds"
+    embeds = True
+    replacement: Literal["furthest", "random"] = "furthest"
+
+    def __init__(
+        self,
+        part: Labelled,
+        *,
+        embedding: Any = "autoencoder",
+        hardness: float = 0.5,
+        mastery: float = 0.3,
+        top: float = 0.6,
+        lately: int = 3,
+        score: Literal["true", "published"] = "true",
+        patience: int = 3,
+        doubt: float = 0.3,
+        balanced: bool = True,
+        cache: Any = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(part, **settings)
+        for name, value in {"hardness": hardness, "mastery": mastery, "top": top, "doubt": doubt}.items():
+            if not 0 <= value <= 1:
+                raise UserError(f"{self.name}'s {name} is from 0 to 1, got {value}")
+        if score not in ("true", "published"):
+            raise UserError(f"{self.name}'s score is 'true' or 'published', got '{score}'")
+        if lately < 1 or patience < 0:
+            raise UserError(f"{self.name} wants lately of at least 1 and patience of at least 0: {lately}, {patience}")
+        self.part, self.cache, self.balanced = part, cache, balanced
+        self.hardness, self.mastery, self.top, self.score = hardness, mastery, top, score
+        self.lately, self.patience, self.doubt = lately, patience, doubt
+        self._embedding = embedding
+        self._index: Any = None
+
+    def choose(self, record: Record) -> tuple[Tensor, Tensor | None]:
+        subset, draw = record.subset, record.generator
+        if record.round == 1:
+            first = draw_stratified(record.labels.numpy(), record.size, balanced=self.balanced, draw=draw)
+            return torch.from_numpy(first), None
+        doubtful = suspects(record, self.patience, self.doubt)
+        wider = record.size - len(subset)
+        if wider <= 0 and not self.due(record):
+            return subset, None
+        mastered = hard_scores(record, self.score)[subset] >= self.hardness
+        easy = mastered | doubtful[subset]
+        since = record.changes[-self.lately :][0]
+        excluded = (record.seen >= since) | doubtful
+        excluded[subset] = True
+        leaving = subset[easy]
+        coming = self._successors(leaving, excluded, draw)
+        if (coming < 0).any():  # too few are left of a class: those that left lately may come back
+            excluded = torch.zeros_like(excluded)
+            excluded[subset] = True
+            excluded[coming[coming >= 0]] = True
+            again = leaving[coming < 0]
+            coming[coming < 0] = self._successors(again, excluded, draw)
+        next_subset = torch.cat([subset[~easy], torch.where(coming >= 0, coming, leaving)])
+        if wider > 0:
+            free = torch.ones(len(record.labels), dtype=torch.bool)
+            free[next_subset] = False
+            next_subset = torch.cat([next_subset, self._more(record, free & ~doubtful, wider, draw)])
+        return next_subset, None
+
+    def due(self, record: Record) -> bool:
+        """Whether the next round begins with an update; see the function `due`."""
+        return due(record, hardness=self.hardness, mastery=self.mastery, top=self.top, score=self.score)
+
+    def _successors(self, leaving: Tensor, excluded: Tensor, draw: np.random.Generator) -> Tensor:
+        """For each image that leaves, the one that comes (k,) int64, or -1 where its class has none left."""
+        if self.replacement == "random":
+            return random_successors(self.record.labels, leaving, excluded, draw)
+        return torch.from_numpy(self.index.replace(leaving.numpy(), excluded.numpy()))
+
+    def _more(self, record: Record, free: Tensor, count: int, draw: np.random.Generator) -> Tensor:
+        """`count` more images of those that are free, or all of them, as many of each class as the mix wants."""
+        positions = free.nonzero().squeeze(1)
+        labels = record.labels[positions].numpy()
+        classes = len(np.unique(labels))
+        if count >= len(positions) or count < classes:
+            return positions[torch.from_numpy(draw.permutation(len(positions))[:count])]
+        return positions[torch.from_numpy(draw_stratified(labels, count, balanced=self.balanced, draw=draw))]
+
+    @property
+    def index(self) -> Any:
+        """The furthest-neighbour index over the embedding, made when it is first needed."""
+        if self._index is None:
+            from archscout.selection.embedding import embed
+            from archscout.selection.furthest import Furthest
+
+            points = embed(self.part, self._embedding, cache=self.cache)
+            self._index = Furthest(points, self.record.labels.numpy())
+        return self._index
+
+
+def random_successors(labels: Tensor, leaving: Tensor, excluded: Tensor, draw: np.random.Generator) -> Tensor:
+    """A random image of the same class for each one that leaves, none twice, none excluded; -1 where none is left."""
+    free = (~excluded).nonzero().squeeze(1).numpy()
+    free = free[draw.permutation(len(free))]
+    free = free[np.argsort(labels.numpy()[free], kind="stable")]
+    classes = int(labels.max()) + 1
+    have = np.bincount(labels.numpy()[free], minlength=classes)
+    first = np.cumsum(have) - have
+    kind = labels[leaving].numpy()
+    order = np.argsort(kind, kind="stable")
+    wanted = np.bincount(kind, minlength=classes)
+    place = np.empty(len(kind), dtype=np.int64)
+    place[order] = np.arange(len(kind)) - np.repeat(np.cumsum(wanted) - wanted, wanted)
+    result = np.full(len(kind), -1, dtype=np.int64)
+    there = place < have[kind]
+    result[there] = free[first[kind[there]] + place[there]]
+    return torch.from_numpy(result)

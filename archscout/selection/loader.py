@@ -1,0 +1,204 @@
+"""Data selection for a training loop of your own: two lines change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
+
+from archscout.errors import UserError
+from archscout.naming import find
+from archscout.selection.selector import Selector
+
+
+class Indexed(Dataset[tuple[int, Any]]):
+    """A map-style dataset whose items carry their position."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, position: int) -> tuple[int, Any]:
+        return position, self.dataset[position]
+
+    def __getitems__(self, positions: list[int]) -> list[tuple[int, Any]]:
+        if hasattr(self.dataset, "__getitems__"):
+            return list(zip(positions, self.dataset.__getitems__(positions), strict=True))
+        return [(position, self.dataset[position]) for position in positions]
+
+
+class Collate:
+    """Puts the positions of a batch beside what the loader's own collate function makes of the rest."""
+
+    def __init__(self, inner: Callable[[list[Any]], Any]) -> None:
+        self.inner = inner
+
+    def __call__(self, items: list[tuple[int, Any]]) -> tuple[Tensor, Any]:
+        return torch.tensor([position for position, _ in items]), self.inner([item for _, item in items])
+
+
+class Pictures:
+    """A dataset of (image, label, ...) seen as labelled pixels, for selectors that compare images.
+
+    Images are PIL images, arrays or tensors (C, H, W) or (H, W[, C]); they are read one by one when they are asked for,
+    with whatever random transform the dataset has, under a fixed seed.
+    """
+
+    def __init__(self, dataset: Any, labels: np.ndarray) -> None:
+        self.dataset, self.labels = dataset, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, positions: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """(positions, images (k, C, H, W), labels)."""
+        where = torch.as_tensor(np.asarray(positions, dtype=np.int64))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(where[0]) if len(where) else 0)
+            images = [_pixels(self.dataset[int(position)][0]) for position in where]
+        return where, torch.stack(images), torch.from_numpy(self.labels[where.numpy()])
+
+
+class SelectedLoader:
+    """A DataLoader that yields only the images a selector chose for the round; made by `select`.
+
+    Each iteration is a round. Batches are those of the loader it was made from, with the same settings; `observe` tells
+    the selector how the images of the batch yielded last fared.
+    """
+
+    def __init__(self, loader: DataLoader[Any], selector: Selector) -> None:
+        self.selector = selector
+        workers: dict[str, Any] = {}
+        if loader.num_workers:
+            workers = {
+                "prefetch_factor": loader.prefetch_factor, "persistent_workers": loader.persistent_workers,
+                "multiprocessing_context": loader.multiprocessing_context,
+            }  # fmt: skip
+        self.loader: DataLoader[Any] = DataLoader(
+            Indexed(loader.dataset),
+            batch_size=loader.batch_size,
+            sampler=selector,
+            drop_last=loader.drop_last,
+            num_workers=loader.num_workers,
+            collate_fn=Collate(loader.collate_fn or default_collate),
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            generator=loader.generator,
+            **workers,
+        )
+        self.positions: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Batches of the current round; before the first, of a round of the wanted size."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        for positions, batch in self.loader:
+            self.positions = positions
+            yield batch
+
+    def observe(self, losses: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss to step on, after the outcomes of the batch yielded last were recorded.
+
+        losses (b,) one per image, with their graph (reduction="none"); logits (b, classes); target (b,).
+        """
+        if self.positions is None:
+            raise UserError("observe before any batch: iterate over the loader that archscout.select returned")
+        if len(losses) != len(self.positions):
+            raise UserError(
+                f"observe got {len(losses)} losses for a batch of {len(self.positions)} images; "
+                "give the losses of the whole batch, one per image"
+            )
+        return self.selector.observe(self.positions, losses, logits, target)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the selector; save it at the end of a round, beside the network's."""
+        return self.selector.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts a selector's state back: the next iteration is the next round."""
+        self.selector.load_state_dict(state)
+
+
+def select(
+    loader: DataLoader[Any],
+    selector: Any = "dds",
+    *,
+    share: float = 0.2,
+    epochs: float | None = None,
+    labels: Any = None,
+    seed: int = 0,
+    **settings: Any,
+) -> SelectedLoader:
+    """A loader like `loader` that goes, each round, only over the images that a selector chooses.
+
+    In a training loop two lines change: `loader = archscout.select(loader, "dds")`, and the loss to step on,
+    `loss = loader.observe(losses, logits, y)`, where `losses` has one entry per image.
+
+    loader:    over a map-style dataset of (image, label, ...); its sampler is replaced, all else is kept. Any number of
+               workers.
+    selector:  a name (`archscout list select`), a class or function (part, *, seed, share, ...) -> Selector, or a ready
+               Selector.
+    share:     part of the images in a round.
+    epochs:    passes over as many images as the dataset has that the whole training will take, if known: iterate
+               epochs / share rounds. Some selectors end otherwise than they begin.
+    labels:    (n,) if the dataset has none in `targets` or `labels`; without either each item is read once.
+    settings:  of the selector.
+
+    The dataset should hand out images without heavy random transforms if the selector compares images. In several
+    processes (torch.distributed) each gets its share of a round; wrap the network as usual, use no DistributedSampler.
+    Raises UserError for a dataset without length or items by position, a batch_sampler, or an unknown selector.
+    """
+    from archscout.selection import SELECTORS
+
+    if not isinstance(loader, DataLoader):
+        raise UserError(f"select wants a torch DataLoader, got {type(loader).__name__}")
+    if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
+        raise UserError("select wants a map-style dataset, with len() and items by position; this one can only stream")
+    if loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler:
+        raise UserError("select chooses the batches itself; give the loader a batch_size instead of a batch_sampler")
+    if isinstance(selector, Selector):
+        chosen = selector
+    else:
+        dataset: Any = loader.dataset
+        known = labels_of(dataset) if labels is None else np.asarray(labels, dtype=np.int64)
+        if len(known) != len(dataset):
+            raise UserError(f"select got {len(known)} labels for {len(dataset)} images")
+        make = find("selector", selector, SELECTORS)
+        chosen = make(Pictures(dataset, known), seed=seed, share=share, **settings)
+    if len(chosen.record.labels) != len(loader.dataset):
+        raise UserError(
+            f"the selector is of {len(chosen.record.labels)} images, the loader's dataset has {len(loader.dataset)}"
+        )
+    if epochs is not None:
+        chosen.expect(round(epochs * len(chosen.record.labels)))
+    return SelectedLoader(loader, chosen)
+
+
+def labels_of(dataset: Any) -> np.ndarray:
+    """int64 (n,), the labels of a dataset, from its `targets` or `labels`, else from its items, each read once."""
+    if isinstance(dataset, Subset):
+        return labels_of(dataset.dataset)[np.asarray(dataset.indices)]
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[1].numpy().astype(np.int64)
+    for name in ("targets", "labels"):
+        found = getattr(dataset, name, None)
+        if found is not None and len(found) == len(dataset):
+            return np.asarray(found, dtype=np.int64)
+    return np.array([int(dataset[i][1]) for i in range(len(dataset))], dtype=np.int64)
+
+
+def _pixels(image: Any) -> Tensor:
+    """An image as a tensor (C, H, W)."""
+    if not isinstance(image, Tensor):
+        image = torch.from_numpy(np.array(image))
+        if image.ndim == 3:
+            image = image.permute(2, 0, 1)
+    return image[None] if image.ndim == 2 else image

@@ -1,0 +1,370 @@
+"""What choosing the training images is worth: dynamic data selection against full data and every control.
+
+    python benchmarks/selection.py --data FOLDER [--minutes 60] [--only cifar10] [--nets resnet8] [--grid] [--quick]
+
+FOLDER holds images/cifar10_lossless.zip and images/magnetic_tile_64.npz. A cell is one training: a task, a network, an
+arm, a reduction and a seed. Full data trains for EPOCHS passes; an arm at a reduction of r backpropagates 1/r as many
+images, with the same recipe, its learning rate falling to zero over its own length. Every arm of a seed starts from the
+same weights. Cells that the results hold are skipped, so that it runs in pieces; seeds come one after another, so that
+every piece is a fair comparison. Seconds count everything: the embedding, the index and every choice.
+
+Tasks: cifar10 (test accuracy); noisy10 and noisy20, where that share of the training labels is replaced by another
+class; longtail, CIFAR-10 cut to a geometric series from 100 to 1 (balanced accuracy on the balanced test part); tiles,
+magnetic tiles in 5 stratified folds x 3 seeds (balanced accuracy). `--grid` compares settings of dds on a validation
+part that is cut from the training images, and writes them beside the results; the test part decides no setting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import results_file
+from main_job import cifar10
+
+from archscout.fit import evaluate, fit, recipe_for
+from archscout.selection import SELECTORS
+from archscout.selection.selector import Selector
+from archscout.spaces.plain import plain
+from archscout.verify import initialise
+
+HERE = Path(__file__).resolve().parent
+EPOCHS = {"cifar10": 10, "noisy10": 10, "noisy20": 10, "longtail": 30, "tiles": 40}
+NETS = {"resnet8": "resnet8-w16", "resnet20": "resnet20-w16"}
+SUBSETS = ("fixed", "random", "redrawn", "hard_random", "entropy", "proportional", "kcentre", "dds")
+EMBEDDED = ("kcentre", "dds", "dds_untrained")
+#: task -> reduction -> arms; "short" is full data with a schedule that is shorter by the reduction
+PLAN: dict[str, dict[float, tuple[str, ...]]] = {
+    "cifar10": {
+        1: ("full",),
+        2: ("short", "random", "infobatch", "hard_random", "dds"),
+        5: ("short", "fixed", "random", "redrawn", "infobatch", "hard_random", "entropy", "proportional", "kcentre",
+            "dds", "dds_untrained"),
+    },
+    "noisy10": {5: ("short", "random", "hard_random", "dds")},
+    "noisy20": {5: ("short", "random", "hard_random", "dds")},
+    "longtail": {1: ("full",), 3: ("short", "random", "dds")},
+    "tiles": {1: ("full",), 3: ("short", "random", "dds")},
+}  # fmt: skip
+LARGE = ("full", "short", "random", "infobatch", "dds")  # arms of the larger network
+GRID = [
+    {"hardness": hardness, "mastery": mastery, "top": top}
+    for hardness in (0.5, 0.8)
+    for mastery, top in ((0.0, 0.0), (0.3, 0.6), (0.6, 0.9))
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images in memory, as training and evaluation want them."""
+
+    pixels: np.ndarray  # uint8 (n, H, W, C)
+    labels: np.ndarray  # int64 (n,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, positions: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rows = np.asarray(positions, dtype=np.int64)
+        images = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
+        return torch.from_numpy(rows), images, torch.from_numpy(self.labels[rows])
+
+
+@lru_cache(maxsize=2)
+def stored(path: str) -> tuple[np.ndarray, ...]:
+    with np.load(path, allow_pickle=False) as found:
+        return tuple(found[name] for name in ("X", "y", "X_test", "y_test") if name in found)
+
+
+def parts(task: str, seed: int, folder: Path, tuning: bool = False) -> tuple[Images, Images]:
+    """The images to train on and to judge by."""
+    if task == "noise":
+        draw = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(3), 20)
+        images = Images(draw.integers(0, 255, (60, 8, 8, 3), dtype=np.uint8), labels)
+        return images, images
+    if task == "tiles":
+        from sklearn.model_selection import StratifiedKFold
+
+        pixels, labels = stored(str(folder / "tiles.npz"))[:2]
+        pixels = pixels.reshape(len(pixels), 64, 64, -1)
+        folds = StratifiedKFold(5, shuffle=True, random_state=0)
+        rows, held = list(folds.split(labels, labels))[seed % 5]
+        return Images(pixels[rows], labels[rows]), Images(pixels[held], labels[held])
+    pixels, labels, test_pixels, test_labels = stored(str(folder / "cifar10.npz"))
+    labels, test_labels = labels.astype(np.int64), test_labels.astype(np.int64)
+    if tuning:
+        order = np.random.default_rng(0).permutation(len(labels))
+        keep, held = order[5000:], order[:5000]
+        return Images(pixels[keep], labels[keep]), Images(pixels[held], labels[held])
+    draw = np.random.default_rng([seed, 7])
+    if task.startswith("noisy"):
+        wrong = draw.random(len(labels)) < int(task[5:]) / 100
+        labels = np.where(wrong, (labels + draw.integers(1, 10, len(labels))) % 10, labels)
+    if task == "longtail":
+        counts = np.round(5000 * 0.01 ** (np.arange(10) / 9)).astype(int)
+        order = draw.permutation(len(labels))
+        keep = np.sort(np.concatenate([order[labels[order] == c][:n] for c, n in enumerate(counts)]))
+        pixels, labels = pixels[keep], labels[keep]
+    return Images(pixels, labels), Images(test_pixels, test_labels)
+
+
+def make(arm: str, part: Images, share: float, seed: int, folder: Path, options: dict[str, Any]) -> Selector | None:
+    """The selector of an arm; None for all images."""
+    if arm in ("full", "short"):
+        return None
+    settings: dict[str, Any] = {"seed": seed, "share": share, **options}
+    if arm == "infobatch":
+        settings.pop("share")
+    if arm in EMBEDDED:
+        settings["cache"] = folder / "embeddings" / str(os.getpid())  # not shared: each cell pays for its own
+    if arm == "dds_untrained":
+        arm, settings["embedding"] = "dds", "untrained"
+    return SELECTORS[arm](part, **settings)
+
+
+class Timed:
+    """Counts the seconds that a selector's choices take."""
+
+    def __init__(self, selector: Selector) -> None:
+        self.seconds, self.inner = 0.0, selector.next_round
+        selector.next_round = self  # type: ignore[method-assign, assignment]
+
+    def __call__(self) -> torch.Tensor:
+        began = time.monotonic()
+        chosen = self.inner()
+        self.seconds += time.monotonic() - began
+        return chosen
+
+
+def train(
+    task: str, net: str, arm: str, reduction: float, seed: int, folder: Path, options: dict[str, Any], tuning: bool
+) -> dict[str, Any]:
+    """One cell: the metric in percent on what judges, and where the seconds went."""
+    torch.set_num_threads(1)
+    part, judge = parts(task, seed, folder, tuning)
+    balanced = task in ("tiles", "longtail")
+    shape = (part.pixels.shape[3], *part.pixels.shape[1:3])
+    classes = int(part.labels.max()) + 1
+    space = plain(shape, classes)
+    model = initialise(space, space.parse(NETS[net]), seed)
+    epochs = EPOCHS.get(task, 4) / reduction
+    mean = part.pixels.mean(axis=(0, 1, 2))
+    std = np.maximum(part.pixels[:: max(1, len(part) // 5000)].std(axis=(0, 1, 2)), 1.0)
+    recipe = recipe_for(
+        part, shape, classes, mirrors=task not in ("tiles",), balanced=balanced, epochs=epochs
+    )  # one recipe for all arms of a reduction
+    began = time.monotonic()
+    selector = make(arm, part, 1 / max(reduction, 2), seed, folder, options)
+    timed = Timed(selector) if selector is not None else None
+    built = time.monotonic() - began
+    fitted = fit(model, part, recipe=recipe, epochs=epochs, seed=seed, mean=mean, std=std, selector=selector, threads=1)
+    seconds = time.monotonic() - began
+    found = evaluate(model, judge, mean=mean, std=std, threads=1)
+    return {
+        "value": 100 * found.metric("balanced_accuracy" if balanced else "accuracy"),
+        "seconds": seconds,
+        "selection_seconds": built + (timed.seconds if timed else 0.0),
+        "images": int(fitted.epochs * len(part)),
+        "updates": None if selector is None else len(selector.record.changes),
+        "ever": None if selector is None else int((selector.record.times > 0).sum()),
+    }
+
+
+def cells_of(tasks: list[str], nets: list[str], seeds: int) -> list[tuple[str, str, str, float, int]]:
+    """All cells, seed by seed."""
+    found = []
+    for seed in range(max(seeds, 15)):
+        for task in tasks:
+            if seed >= (15 if task == "tiles" else seeds):
+                continue
+            for net in nets:
+                if net == "resnet20" and task != "cifar10":
+                    continue
+                for reduction, arms in PLAN[task].items():
+                    for arm in arms:
+                        if net == "resnet8" or arm in LARGE:
+                            found.append((task, net, arm, reduction, seed))
+    return found
+
+
+def paired(cells: dict[str, Any], one: tuple[str, str, float], other: tuple[str, str, float], net: str) -> list[float]:
+    """Differences in points of two (task, arm, reduction) over the seeds that both have."""
+    differences = []
+    for seed in range(15):
+        keys = [f"{task}/{net}/{arm}/{reduction:g}/{seed}" for task, arm, reduction in (one, other)]
+        if all(key in cells for key in keys):
+            differences.append(cells[keys[0]]["value"] - cells[keys[1]]["value"])
+    return differences
+
+
+def best_control(cells: dict[str, Any], task: str, net: str, reduction: float) -> str | None:
+    """The control without knowledge of hardness that does best in the mean."""
+    mean = {}
+    for arm in ("short", "fixed", "random", "redrawn"):
+        values = [c["value"] for k, c in cells.items() if k.startswith(f"{task}/{net}/{arm}/{reduction:g}/")]
+        if values:
+            mean[arm] = float(np.mean(values))
+    return max(mean, key=lambda arm: mean[arm]) if mean else None
+
+
+def figures(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures that follow from the cells."""
+    found = []
+
+    def add(name: str, samples: list[float], unit: str, **more: Any) -> None:
+        if samples:
+            found.append(results_file.figure(name, samples, unit, **more))
+
+    points = "points of accuracy on the test part, paired by seed"
+    for net, end in (("resnet8", ""), ("resnet20", "_resnet20")):
+        for reduction, reach, known in ((2, -0.3, "InfoBatch: 40 % saved at no loss"), (5, -1.0, None)):
+            add(
+                f"change_at_{reduction}x{end}",
+                paired(cells, ("cifar10", "dds", reduction), ("cifar10", "full", 1), net),
+                points, known=known, reach=reach,
+            )  # fmt: skip
+        control = best_control(cells, "cifar10", net, 5)
+        if control:
+            add(
+                f"gain_over_random_5x{end}", paired(cells, ("cifar10", "dds", 5), ("cifar10", control, 5), net), points,
+                reach=0.0, control=control,
+            )  # fmt: skip
+    for task in ("noisy10", "noisy20"):
+        add(f"{task}_gain", paired(cells, (task, "dds", 5), (task, "random", 5), "resnet8"), points, reach=0.0)
+    for task in ("tiles", "longtail"):
+        add(
+            f"imbalanced_change_{task}", paired(cells, (task, "dds", 3), (task, "full", 1), "resnet8"),
+            "points of balanced accuracy, paired by fold and seed", reach=-2.0,
+        )  # fmt: skip
+    both = [f for f in found if f["name"].startswith("imbalanced_change_")]
+    if both:
+        worse = min(both, key=lambda f: f["low"])
+        found.append({**worse, "name": "imbalanced_change", "task": worse["name"].rpartition("_")[2]})
+    shares = []
+    for seed in range(15):
+        full, dds = (cells.get(f"cifar10/resnet8/{arm}/{seed}") for arm in ("full/1", "dds/5"))
+        if full and dds and full["seconds"] > dds["seconds"]:
+            shares.append(100 * dds["selection_seconds"] / (full["seconds"] - dds["seconds"]))
+    add("overhead_share", shares, "% of the seconds that dds at 5x saves on ResNet-8", reach=2.0)
+    return found
+
+
+def arms_table(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every arm: mean of the metric, seconds and selection seconds over its seeds."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for key, cell in cells.items():
+        rows.setdefault(key.rpartition("/")[0], []).append(cell)
+    table = []
+    for name, members in sorted(rows.items()):
+        mean, low, high = results_file.interval([m["value"] for m in members])
+        table.append(
+            {
+                "arm": name, "value": mean, "low": low, "high": high, "n": len(members),
+                "seconds": float(np.mean([m["seconds"] for m in members])),
+                "selection_seconds": float(np.mean([m["selection_seconds"] for m in members])),
+            }
+        )  # fmt: skip
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("ARCHSCOUT_DATA"), help="folder of real data")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no new cell after this many minutes")
+    parser.add_argument("--only", action="append", choices=list(PLAN), help="only these tasks")
+    parser.add_argument("--nets", action="append", choices=list(NETS), help="only these networks")
+    parser.add_argument("--arms", action="append", help="only these arms")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument("--grid", action="store_true", help="settings of dds on a validation part instead")
+    parser.add_argument("--work", type=Path, default=HERE / "work" / "selection")
+    parser.add_argument("--quick", action="store_true", help="all arms on a little noise; a test of the script")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "selection.json")
+    args = parser.parse_args()
+    if args.quick:
+        quick(args.out)
+        return
+    if not args.data or not (args.data / "images").exists():
+        raise SystemExit("the images are absent: give --data FOLDER, which holds images/")
+    args.work.mkdir(parents=True, exist_ok=True)
+    if not (args.work / "cifar10.npz").exists():
+        cifar10(args.work, args.data)
+    if not (args.work / "tiles.npz").exists():
+        (args.work / "tiles.npz").write_bytes((args.data / "images" / "magnetic_tile_64.npz").read_bytes())
+    kept = json.loads(args.out.read_text()) if args.out.exists() else {}
+    cells, grid = kept.get("cells", {}), kept.get("grid", {})
+    jobs = []
+    if args.grid:
+        for seed in range(args.seeds):
+            for options in [None, *GRID]:
+                name = "random" if options is None else "dds " + json.dumps(options)
+                if f"{name}/{seed}" not in grid:
+                    arm = "random" if options is None else "dds"
+                    jobs.append(
+                        (f"{name}/{seed}", ("cifar10", "resnet8", arm, 5, seed, args.work, options or {}, True))
+                    )
+    else:
+        for task, net, arm, reduction, seed in cells_of(args.only or list(PLAN), args.nets or list(NETS), args.seeds):
+            key = f"{task}/{net}/{arm}/{reduction:g}/{seed}"
+            if key not in cells and (not args.arms or arm in args.arms) and (arm in SELECTORS or arm in KNOWN_ARMS):
+                jobs.append((key, (task, net, arm, reduction, seed, args.work, {}, False)))
+    ends = time.monotonic() + 60 * args.minutes
+    target = grid if args.grid else cells
+
+    def save() -> None:
+        results_file.write(
+            args.out, figures(cells), command="python benchmarks/selection.py --data FOLDER",
+            settings={"epochs": EPOCHS, "threads": 1, "cells_at_a_time": args.workers},
+            arms=arms_table(cells), cells=cells, grid=grid,
+        )  # fmt: skip
+
+    with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running: dict[Future[dict[str, Any]], str] = {}
+        waiting = list(reversed(jobs))
+        while waiting or running:
+            while waiting and len(running) < args.workers and time.monotonic() < ends:
+                key, job = waiting.pop()
+                running[pool.submit(train, *job)] = key
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                key = running.pop(future)
+                target[key] = future.result()
+                print(key, json.dumps(target[key]), flush=True)
+                save()
+    save()
+
+
+KNOWN_ARMS = ("full", "short", "dds_untrained")
+
+
+def quick(out: Path) -> None:
+    """Every arm for a moment on noise: that the cells run and the figures have their form."""
+    cells = {}
+    with tempfile.TemporaryDirectory() as work:
+        for arm in ("full", "short", "infobatch", *(arm for arm in SUBSETS if arm in SELECTORS)):
+            options = {"embedding": "pixels"} if arm in EMBEDDED else {}
+            reduction = 1 if arm == "full" else 5
+            cells[f"cifar10/resnet8/{arm}/{reduction}/0"] = train(
+                "noise", "resnet8", arm, reduction, 0, Path(work), options, False
+            )
+    results_file.write(out, figures(cells), cells=cells, arms=arms_table(cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Dynamic data selection: each choice against a slow version written from the rules, and what must never happen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archscout.errors import UserError
+from archscout.selection import SELECTORS, Selector
+from archscout.selection.dds import due, hard_scores, suspects
+
+
+class Part:
+    def __init__(self, labels: np.ndarray) -> None:
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def outcomes(selector: Selector, rng: np.random.Generator, ease: float = 0.5) -> None:
+    """Made-up answers to the current round: each image is known with probability `ease`."""
+    record = selector.record
+    index = record.subset
+    classes = int(record.labels.max()) + 1
+    logits = torch.from_numpy(rng.normal(size=(len(index), classes))).float()
+    known = torch.from_numpy(rng.random(len(index)) < ease)
+    logits[torch.arange(len(index)), record.labels[index]] += 4 * known.float()
+    losses = torch.nn.functional.cross_entropy(logits, record.labels[index], reduction="none")
+    selector.observe(index, losses, logits, record.labels[index])
+
+
+def slow_update(selector, points: np.ndarray) -> set[int]:
+    """The images of the next round, one at a time, from the rules in the docstring of Dds."""
+    record = selector.record
+    labels = record.labels.numpy()
+    doubted = set(suspects(record, selector.patience, selector.doubt).nonzero().squeeze(1).tolist())
+    subset = record.subset.tolist()
+    inside = set(subset)
+    since = int(record.changes[-selector.lately :][0])
+    lately = {i for i in range(len(labels)) if int(record.seen[i]) >= since}
+    leaving = [i for i in subset if float(record.true[i]) >= selector.hardness or i in doubted]
+    taken: set[int] = set()
+    result = inside - set(leaving)
+
+    def furthest(i: int, barred: set[int]) -> int | None:
+        free = [j for j in range(len(labels)) if labels[j] == labels[i] and j != i and j not in barred | taken]
+        return max(free, key=lambda j: (((points[i] - points[j]) ** 2).sum(), -j)) if free else None
+
+    again = []
+    for i in leaving:
+        found = furthest(i, inside | lately | doubted)
+        if found is None:
+            again.append(i)
+        else:
+            taken.add(found)
+    for i in again:
+        found = furthest(i, inside)
+        taken.add(i if found is None else found)
+    return result | taken
+
+
+@pytest.mark.parametrize("counts", [(40, 30, 50), (60, 3, 1), (12, 12)])
+@pytest.mark.parametrize("lately", [1, 3])
+def test_every_update_equals_the_slow_version(counts: tuple[int, ...], lately: int) -> None:
+    rng = np.random.default_rng(len(counts) + lately)
+    labels = np.repeat(np.arange(len(counts)), counts)
+    points = rng.normal(size=(len(labels), 4)).astype(np.float32)
+    selector = SELECTORS["dds"](Part(labels), seed=1, size=15, embedding=points, lately=lately, mastery=0.2, top=0.6)
+    selector.next_round()
+    updates = 0
+    for _ in range(25):
+        outcomes(selector, rng)
+        before = set(selector.record.subset.tolist())
+        record = selector.record
+        update = due(record, hardness=0.5, mastery=0.2, top=0.6, score="true")
+        # `due` is asked when the new round has begun, with the number of changes as it is
+        wanted = slow_update(selector, points) if update else before
+        histogram = np.bincount(labels[list(before)], minlength=len(counts))
+        chosen = selector.next_round().tolist()
+        assert len(chosen) == len(set(chosen)) == 15
+        assert set(chosen) == wanted
+        assert (np.bincount(labels[chosen], minlength=len(counts)) == histogram).all()  # one for one, of the same class
+        updates += update and wanted != before
+    assert updates > 5
+
+
+def test_nothing_changes_until_enough_is_mastered() -> None:
+    labels = np.repeat([0, 1], 20)
+    points = np.random.default_rng(0).normal(size=(40, 3))
+    selector = SELECTORS["dds"](Part(labels), size=10, embedding=points, mastery=0.5, top=0.5)
+    first = set(selector.next_round().tolist())
+    outcomes(selector, np.random.default_rng(0), ease=0.0)
+    selector.record.true[selector.record.subset[:4]] = 0.9  # four of ten
+    selector.record.true[selector.record.subset[4:]] = 0.1
+    assert set(selector.next_round().tolist()) == first
+    selector.record.true[selector.record.subset] = 0.1
+    selector.record.true[selector.record.subset[:5]] = 0.9
+    stay = set(selector.record.subset[5:].tolist())
+    after = set(selector.next_round().tolist())
+    assert len(after & first) == 5
+    assert stay <= after
+    assert selector.record.changes.tolist() == [1, 3]
+
+
+def test_mastery_rises_with_progress_or_with_updates() -> None:
+    selector = SELECTORS["dds"](Part(np.repeat([0, 1], 20)), size=10, embedding=np.zeros((40, 1)))
+    record = selector.record
+    selector.next_round()
+    record.true[record.subset[:5]] = 1.0
+    options = {"hardness": 0.5, "mastery": 0.4, "top": 0.8, "score": "true"}
+    assert due(record, **options)
+    record.changes = torch.arange(20)  # the curriculum at its end
+    assert not due(record, **options)
+    selector.expect(1000)
+    assert due(record, **options)  # now the progress counts: none yet
+    record.spent = 510
+    assert record.progress == pytest.approx(0.5)
+    assert not due(record, **options)  # 0.6 is asked for
+
+
+def test_the_published_score() -> None:
+    selector = SELECTORS["dds"](Part(np.array([0, 0, 1, 1])), size=4, embedding=np.zeros((4, 1)))
+    selector.next_round()
+    logits = torch.log(torch.tensor([[0.7, 0.3], [0.2, 0.8], [0.6, 0.4], [0.1, 0.9]]))
+    index = torch.arange(4)
+    target = torch.tensor([0, 0, 1, 1])
+    selector.observe(index, torch.zeros(4), logits, target)
+    assert hard_scores(selector.record, "true").tolist() == pytest.approx([0.7, 0.2, 0.4, 0.9])
+    assert hard_scores(selector.record, "published").tolist() == pytest.approx([0.7, 0.08, 0.06, 0.9])
+    assert selector.record.margin.tolist() == pytest.approx([0.4, -0.6, -0.2, 0.8], abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000))
+def test_suspects_equal_a_plain_loop(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(4, 30))
+    labels = rng.integers(0, 4, n)
+    selector = SELECTORS["random"](Part(labels))
+    record = selector.record
+    record.margin = torch.from_numpy(rng.normal(scale=0.5, size=n).round(3)).float()
+    record.observed = torch.from_numpy(rng.integers(0, 6, n))
+    found = suspects(record, 3, 0.3)
+    wanted = set()
+    for c in range(4):
+        mine = [i for i in range(n) if labels[i] == c]
+        doubtful = [i for i in mine if record.observed[i] >= 3 and record.margin[i] < -0.3]
+        doubtful.sort(key=lambda i: (float(record.margin[i]), i))
+        wanted |= set(doubtful[: sum(int(record.observed[i]) > 0 for i in mine) // 3])
+    assert set(found.nonzero().squeeze(1).tolist()) == wanted
+    assert not suspects(record, 0, 0.3).any()
+
+
+@pytest.mark.parametrize("name", ["dds", "hard_random"])
+def test_mislabelled_images_are_not_mined_for_ever(name: str) -> None:
+    """A network that contradicts a tenth of the labels every time: those images leave and stay away."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), 50)
+    wrong = rng.random(200) < 0.1
+    more = {"embedding": rng.normal(size=(200, 4))} if name == "dds" else {}
+    selector = SELECTORS[name](Part(labels), seed=0, size=60, mastery=0.1, top=0.1, **more)
+    share = []
+    for _ in range(40):
+        index = selector.next_round()
+        share.append(float(wrong[index.numpy()].mean()))
+        answer = np.where(wrong[index], (labels[index] + 1) % 4, labels[index])
+        logits = torch.zeros(60, 4)
+        logits[torch.arange(60), torch.from_numpy(answer)] = 3.0
+        target = selector.record.labels[index]
+        selector.observe(index, torch.nn.functional.cross_entropy(logits, target, reduction="none"), logits, target)
+    found = suspects(selector.record, 3, 0.3).numpy()
+    assert max(share[:8]) > 0.1
+    assert np.mean(share[-8:]) < 0.06
+    assert not found[~wrong].any()
+    assert found.sum() >= 0.8 * (wrong & (selector.record.times.numpy() > 0)).sum()
+
+
+def test_replacements_are_far_where_random_ones_are_not() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.zeros(400, dtype=np.int64)
+    points = rng.normal(size=(400, 2)).astype(np.float32)
+
+    def distances(name: str) -> float:
+        more = {"embedding": points} if name == "dds" else {}
+        selector = SELECTORS[name](Part(labels), seed=0, size=20, mastery=0.0, top=0.0, **more)
+        before = selector.next_round().numpy()
+        selector.record.true[:] = 1.0
+        after = selector.next_round().numpy()
+        gap = points[before][:, None] - points[after][None]
+        return float(np.sqrt((gap**2).sum(2)).mean())
+
+    assert distances("dds") > 1.3 * distances("hard_random")
+
+
+def test_a_subset_of_everything_and_growth() -> None:
+    labels = np.repeat([0, 1], 10)
+    selector = SELECTORS["dds"](Part(labels), share=1.0, embedding=np.zeros((20, 2)), mastery=0.0, top=0.0)
+    for _ in range(3):
+        assert sorted(selector.next_round().tolist()) == list(range(20))
+        selector.record.true[:] = 1.0
+    selector = SELECTORS["dds"](Part(labels), size=6, embedding=np.random.default_rng(0).normal(size=(20, 2)))
+    selector.next_round()
+    selector.record.size = 11  # an audit widened it
+    chosen = selector.next_round()
+    assert len(chosen) == len(set(chosen.tolist())) == 11
+    selector.record.size = 20
+    assert len(selector.next_round()) == 20
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {"hardness": 1.5},
+        {"mastery": -0.1},
+        {"score": "other"},
+        {"lately": 0},
+        {"patience": -1},
+        {"size": 21},
+        {"size": 1},
+    ],
+)
+def test_refuses_what_cannot_be(settings_: dict) -> None:
+    with pytest.raises(UserError):
+        SELECTORS["dds"](Part(np.repeat([0, 1], 10)), embedding=np.zeros((20, 1)), **settings_)
+
+
+def test_an_embedding_that_is_not_finite_is_refused() -> None:
+    points = np.zeros((20, 2))
+    points[7, 1] = np.nan
+    selector = SELECTORS["dds"](Part(np.repeat([0, 1], 10)), size=4, embedding=points, mastery=0.0, top=0.0)
+    selector.next_round()
+    selector.record.true[:] = 1.0
+    with pytest.raises(UserError, match="7"):
+        selector.next_round()
