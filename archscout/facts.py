@@ -98,7 +98,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
             }
             for r in records
         ]
-        facts["correlation"] = correlations(facts["entrants"], facts["directions"])
+        facts["correlation"] = correlations(facts["entrants"], facts.get("directions", {}))
     if trained:
         facts["training"] = trained
     if audit:

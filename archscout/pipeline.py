@@ -33,6 +33,7 @@ from archscout.data import Data, load
 from archscout.deploy import export_onnx, load_weights, measure_onnx, save_weights
 from archscout.devices.latency import measure_latency, measure_memory, measure_training
 from archscout.devices.profile import Profile, measure_profile
+from archscout.differentiable import DIFFERENTIABLE
 from archscout.errors import UserError
 from archscout.execute import executor
 from archscout.fit import Fit, evaluate, fit, recipe_for
@@ -166,7 +167,7 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     methods = Methods(
         source=data,
         space=find("space", space, SPACES),
-        strategy=find("strategy", strategy, STRATEGIES),
+        strategy=find("strategy", strategy, {**STRATEGIES, **DIFFERENTIABLE}),
         proxies=found,
         given=tuple(proxies),
         select=select if select == "full" else find("selector", select, SELECTORS),
@@ -401,10 +402,13 @@ def choose_network(
     )
     workers = config.workers if config.device == "cpu" else 0
     with executor(workers, Work(scorer, trainer), threads=config.threads, timeout=config.timeout) as pool:
-        plan = make_plan(run, config, data, costing, sampled, pool, clock)
+        plan = make_plan(run, config, data, costing, sampled, pool, clock, methods.strategy in DIFFERENTIABLE.values())
         if plan.training_limit is not None:
             costing = costing.within({**limits, "training": plan.training_limit})
-        trials = score_candidates(run, config, methods, costing, plan, pool, clock)
+        if methods.strategy in DIFFERENTIABLE.values():
+            trials = train_supernet_of(run, config, methods, data, costing, plan, embeddings)
+        else:
+            trials = score_candidates(run, config, methods, costing, plan, pool, clock)
         slow = baseline_limit(plan, config.budget)
         slack = limits if slow is None else {**limits, "training": slow}
         entrants = shortlist(run, config, methods, costing, Costing(rival, slack, profile), trials, plan)
@@ -452,7 +456,14 @@ def plan_jobs(plan: Plan, entrants: int) -> list[int]:
 
 
 def make_plan(
-    run: Run, config: Config, data: Data, costing: Costing, sampled: Sequence[Arch], pool: Any, clock: Clock
+    run: Run,
+    config: Config,
+    data: Data,
+    costing: Costing,
+    sampled: Sequence[Arch],
+    pool: Any,
+    clock: Clock,
+    supernet: bool = False,
 ) -> Plan:
     """The plan: from the counts given, or from the budget at rates measured here and now."""
     if config.budget is None:
@@ -481,6 +492,7 @@ def make_plan(
                     train=len(data.part("train")),
                     final=len(data.part("train")) + len(data.part("validation")),
                     total=len(data.labels),
+                    supernet=supernet,
                 ).to_json(),
             )
         )
@@ -518,6 +530,20 @@ def score_candidates(
     for trial, rank in zip(scored, rank_pool([t["scores"] for t in scored], directions), strict=True):
         trial["rank"] = int(rank)
     return trials
+
+
+def train_supernet_of(
+    run: Run, config: Config, methods: Methods, data: Data, costing: Costing, plan: Plan, embeddings: str | None
+) -> list[dict[str, Any]]:
+    """What a differentiable strategy finds, as the only ranked trial."""
+    from archscout.differentiable.stage import search_supernet
+
+    run.once("goal", lambda: {"directions": {}, "cost_axis": next(iter(config.limits), "macs")})
+    arch = search_supernet(
+        run, config, methods.strategy, data, costing, seconds=plan.seconds.get("score"), select=methods.select,
+        embeddings=embeddings,
+    )  # fmt: skip
+    return [{"arch": costing.space.format(arch), "rank": 1, "costs": costing(arch), "scores": {}}]
 
 
 def shortlist(

@@ -10,6 +10,7 @@ from archscout.config import Config
 from archscout.errors import UserError
 
 SHARES = {"score": 0.05, "verify": 0.15, "train": 0.80}  # of the time left after start-up and before the audit
+SUPERNET = {"score": 0.40, "verify": 0.08, "train": 0.52}  # the same where a supernet is trained instead of scoring
 LEAST_IMAGES = 400_000  # images that a full training should see, so that big data get few epochs and small data many
 LEAST_VERIFIED = 12_000  # images that a training of the first verification round should see
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
@@ -92,8 +93,10 @@ def affordable_finalists(images: float) -> int:
     return 2
 
 
-def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: int) -> Plan:
+def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: int, supernet: bool = False) -> Plan:
     """The plan that fits a budget. `train`, `final`, `total`: images in train, in train and validation, in all.
+
+    supernet: whether the search trains a supernet; its seconds are those of "score".
 
     Raises UserError where the budget is too short for this data on this machine.
     """
@@ -108,7 +111,7 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
             f"a budget of {config.budget:.0f} s is too short here: start-up took {rates.spent:.0f} s and the audit "
             f"needs about {reserve:.0f} s; try --budget {need}m"
         )
-    seconds = {stage: share * usable for stage, share in SHARES.items()}
+    seconds = {stage: share * usable for stage, share in (SUPERNET if supernet else SHARES).items()}
     workers = config.workers if isinstance(config.workers, int) else 2
     affordable = seconds["score"] * max(workers, 1) / max(rates.score_seconds, 1e-4)
     candidates = config.candidates or int(min(max(affordable // 8 * 8, 16), 4000))

@@ -44,13 +44,14 @@ def methods(kind: str | None = None) -> list[dict[str, str]]:
     """Every method by kind (space, strategy, select, proxy, cost) with its first line of documentation."""
     from archscout.costs import COSTS
     from archscout.proxies import DEFAULT, PROXIES
+    from archscout.differentiable import DIFFERENTIABLE
     from archscout.selection import SELECTORS
     from archscout.spaces import SPACES
     from archscout.strategies import STRATEGIES
 
     kinds: dict[str, dict[str, Any]] = {
         "space": dict(SPACES),
-        "strategy": dict(STRATEGIES),
+        "strategy": {**STRATEGIES, **DIFFERENTIABLE},
         "select": {"full": None, **SELECTORS},
         "proxy": dict(PROXIES),
         "cost": dict(COSTS),

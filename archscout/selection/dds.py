@@ -112,7 +112,8 @@ class Dds(Selector):
             raise UserError(f"{self.name}'s score is 'true' or 'published', got '{score}'")
         if lately < 1 or patience < 0:
             raise UserError(f"{self.name} wants lately of at least 1 and patience of at least 0: {lately}, {patience}")
-        self.part, self.cache, self.balanced = part, cache, balanced
+        self.part: Any = part
+        self.cache, self.balanced = cache, balanced
         self.hardness, self.mastery, self.top, self.score = hardness, mastery, top, score
         self.lately, self.patience, self.doubt = lately, patience, doubt
         self._embedding = embedding

@@ -9,6 +9,7 @@ from archscout.spaces.macro import macro
 from archscout.spaces.mobilenet import mobilenet
 from archscout.spaces.nasbench201 import nasbench201
 from archscout.spaces.plain import plain
+from archscout.spaces.resnet_shape import resnet_shape
 from archscout.spaces.vit import vit
 
 SPACES: dict[str, Callable[[Shape, int], SearchSpace]] = {
@@ -16,5 +17,6 @@ SPACES: dict[str, Callable[[Shape, int], SearchSpace]] = {
     "mobilenet": mobilenet,
     "nasbench201": nasbench201,
     "plain": plain,
+    "resnet_shape": resnet_shape,
     "vit": vit,
 }

@@ -42,6 +42,11 @@ def nasbench201(input_shape: Shape, classes: int, channels: int = 16, cells: int
         arch = canonical(tuple(OPS.index(op) for op in picks.values()))
         return Network(arch, input_shape, classes, channels, cells)
 
+    def relax(cells: int = cells, **options: Any) -> nn.Module:
+        from archscout.supernets.nasbench201 import SuperNetwork
+
+        return SuperNetwork(input_shape, classes, channels, cells, **options)
+
     return SearchSpace(
         name="nasbench201",
         input_shape=input_shape,
@@ -54,6 +59,7 @@ def nasbench201(input_shape: Shape, classes: int, channels: int = 16, cells: int
         parse_of=parse_cell,
         describe=describe,
         distinct=DISTINCT,
+        relax_of={"darts": relax, "pdarts": relax},
     )
 
 

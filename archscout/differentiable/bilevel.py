@@ -1,0 +1,460 @@
+"""The loop of DARTS and its kin: weights learn from one part of the data, the architecture from another."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from archscout.augment import augment
+from archscout.differentiable.choice import entropy, softmax, weights_of
+from archscout.errors import UserError
+from archscout.fit import Diverged, Part, mode_set, normaliser, threads_set
+from archscout.selection.drift import audit_selection
+from archscout.selection.full import Full
+from archscout.selection.selector import Selector
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a supernet is searched; the defaults are those of DARTS (Liu et al. 2019, arXiv:1806.09055).
+
+    epochs:        passes over as many images as the weight data have, whatever the selector chooses.
+    batch_size:    images of a weight step, and of an architecture step.
+    lr, lr_end, momentum, weight_decay, clip:  of SGD on the weights; the rate falls along a cosine.
+    arch_lr, arch_betas, arch_decay:  of Adam on the alphas.
+    order:         1: the architecture gradient at the current weights. 2: through one virtual step of the weights,
+                   exact. "difference": that by finite differences, as published, cheaper in memory.
+    beta:          largest weight of the mean log-sum-exp of the alphas in the architecture loss; it grows linearly from
+                   0 and keeps strong operations from running away (Ye et al. 2022, arXiv:2203.01665).
+    wait:          epochs before the first architecture step.
+    every:         weight steps per architecture step.
+    stop_skips:    ends the search when the derived cell has this many skips (Liang et al. 2019, arXiv:1909.06035).
+    patience:      ends it when the derived architecture has been the same for this many epochs.
+    flip, shift:   augmentation of the weight images, see augment.augment.
+    report:        epochs between two entries of the history.
+    """
+
+    epochs: float = 50.0
+    batch_size: int = 64
+    lr: float = 0.025
+    lr_end: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    clip: float = 5.0
+    arch_lr: float = 3e-4
+    arch_betas: tuple[float, float] = (0.5, 0.999)
+    arch_decay: float = 1e-3
+    order: Any = 1
+    beta: float = 0.0
+    wait: float = 0.0
+    every: int = 1
+    stop_skips: int | None = None
+    patience: float | None = None
+    flip: bool = False
+    shift: int = 0
+    report: float = 1.0
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "epochs above 0": self.epochs > 0,
+            "batch_size of at least 2": self.batch_size >= 2,
+            "lr above 0": self.lr > 0,
+            "order 1, 2 or 'difference'": self.order in (1, 2, "difference"),
+            "beta of at least 0": self.beta >= 0,
+            "wait of at least 0": self.wait >= 0,
+            "every of at least 1": self.every >= 1,
+            "report above 0": self.report > 0,
+        }
+        if broken := [text for text, kept in wanted.items() if not kept]:
+            raise UserError(f"a differentiable search wants {', '.join(broken)}; got {asdict(self)}")
+
+
+@dataclass
+class Story:
+    """What happened: `history`, entries {epoch, step, seconds, loss, arch_loss, accuracy, entropy, skips,
+    arch}; `alphas`, the choice after each of them; `seconds`; `stopped`, why it ended early; `audits` of a selection.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    alphas: list[list[list[float]]] = field(default_factory=list)
+    seconds: float = 0.0
+    step: int = 0
+    stopped: str | None = None
+    audits: list[dict[str, Any]] = field(default_factory=list)
+
+
+Chooser = Callable[[Tensor, torch.Generator, float], Tensor]  # logits, randomness, progress -> choice
+
+
+def plain_softmax(logits: Tensor, generator: torch.Generator, progress: float) -> Tensor:
+    """The choice of DARTS: nothing random."""
+    return softmax(logits)
+
+
+def train_supernet(
+    supernet: Any,
+    weight_part: Part,
+    arch_part: Part,
+    settings: Settings,
+    *,
+    seed: int,
+    mean: Any,
+    std: Any,
+    selector: Selector | None = None,
+    arch_selector: Selector | None = None,
+    chooser: Chooser = plain_softmax,
+    forward: Callable[..., Tensor] | None = None,
+    penalty: Callable[[Tensor], Tensor] | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    checkpoint: str | Path | None = None,
+    every_seconds: float = 60.0,
+    audit_every: float | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ends: Callable[[], bool] = lambda: False,
+) -> Story:
+    """Trains a supernet in place: a step of the alphas on architecture data, then one of the weights, and so on.
+
+    weight_part, arch_part:  disjoint parts of the training images. selector, arch_selector: what of them is used, in
+    rounds; default all. Their cost is counted in the seconds of the story where it arises.
+    chooser:   logits -> choice. forward: (supernet, images, choice, training, step) -> logits, for a method that
+               changes it.
+    penalty:   choice -> something added to the architecture loss, such as an expected latency.
+    ends:      asked at each entry of the history; true ends the search.
+
+    The same arguments give the same alphas on the CPU, also if it is killed and resumed from `checkpoint`. Raises
+    Diverged for a loss that is not finite, UserError for parts that share an image.
+    """
+    disjoint(weight_part, arch_part)
+    selector = selector or Full(weight_part, seed=seed)
+    arch_selector = arch_selector or Full(arch_part, seed=seed + 1)
+    steps_per_epoch = max(1, round(len(weight_part) / settings.batch_size))
+    steps = max(1, round(settings.epochs * steps_per_epoch))
+    entry_every = max(1, round(settings.report * steps_per_epoch))
+    selector.expect(round(settings.epochs * len(weight_part)))
+    place = torch.device(device)
+    supernet.to(place)
+    if place.type == "cpu":
+        supernet.to(memory_format=torch.channels_last)
+    run = forward or (lambda net, images, choice, training, step: net(images, choice))
+    weights = weights_of(supernet)
+    optimizer = torch.optim.SGD(weights, settings.lr, settings.momentum, weight_decay=settings.weight_decay)
+    architect = torch.optim.Adam(
+        [supernet.alphas], settings.arch_lr, settings.arch_betas, weight_decay=settings.arch_decay
+    )
+    normalise = normaliser(mean, std, place)
+    story = Story()
+    feeds = [Feed(selector, weight_part, settings.batch_size), Feed(arch_selector, arch_part, settings.batch_size)]
+    identity = {"settings": repr(settings), "seed": seed, "images": [len(weight_part), len(arch_part)]}
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        story = restore(path, identity, supernet, optimizer, architect, feeds)
+    began = time.monotonic() - story.seconds
+    saved = time.monotonic()
+    sums = {"loss": 0.0, "arch_loss": 0.0, "hits": 0, "images": 0, "arch_steps": 0}
+    same_since, audited = 0.0, 0
+
+    def keep() -> None:
+        if path is not None:
+            story.seconds = time.monotonic() - began
+            save(path, identity, story, supernet, optimizer, architect, feeds)
+
+    def images_of(feed: Feed, step: int, plain: bool) -> tuple[Tensor, Tensor, Tensor]:
+        positions, images, labels = feed.next_batch()
+        if not plain:
+            images = augment(images, generator_of(seed, 0, step), flip=settings.flip, shift=settings.shift)
+        return positions, normalise(images), labels.to(place)
+
+    with mode_set(supernet, True), threads_set(threads), torch.random.fork_rng(devices=[]):
+        while story.step < steps and story.stopped is None:
+            step, progress = story.step, story.step / steps
+            torch.manual_seed(number_of(seed, 1, step))
+            rate = settings.lr_end + (settings.lr - settings.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            positions, images, labels = images_of(feeds[0], step, plain=False)
+
+            if step >= settings.wait * steps_per_epoch and step % settings.every == 0:
+                architect.zero_grad(set_to_none=True)
+                arch_positions, arch_images, arch_labels = images_of(feeds[1], step, plain=True)
+                losses, answers, value = architecture_step(
+                    supernet, run, settings, (images, labels), (arch_images, arch_labels), optimizer,
+                    draw=generator_of(seed, 2, step), chooser=chooser, penalty=penalty, step=step, progress=progress,
+                    rate=rate,
+                )  # fmt: skip
+                arch_selector.note(arch_positions, losses, answers, arch_labels)
+                architect.step()
+                sums["arch_loss"] += value
+                sums["arch_steps"] += 1
+                if not math.isfinite(value):
+                    raise Diverged(step + 1, value)
+
+            with torch.no_grad():
+                choice = chooser(supernet.logits(), generator_of(seed, 3, step), progress)
+            logits = run(supernet, images, choice, True, step)
+            losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+            loss = selector.observe(positions, losses, logits, labels)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise Diverged(step + 1, value)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights, settings.clip, foreach=True)
+            optimizer.step()
+            sums["loss"] += value * len(labels)
+            sums["hits"] += int((logits.detach().argmax(1) == labels).sum())
+            sums["images"] += len(labels)
+
+            story.step += 1
+            if story.step % entry_every == 0 or story.step == steps:
+                with torch.no_grad():
+                    choice = softmax(supernet.logits())
+                arch = supernet.derive(choice)
+                done = story.step / steps_per_epoch
+                if not story.history or tuple(story.history[-1]["arch"]) != arch:
+                    same_since = done
+                story.alphas.append(choice.cpu().tolist())
+                skips = supernet.skips(arch) if hasattr(supernet, "skips") else 0
+                story.history.append(
+                    {
+                        "epoch": done, "step": story.step, "seconds": time.monotonic() - began,
+                        "loss": sums["loss"] / sums["images"], "accuracy": sums["hits"] / sums["images"],
+                        "arch_loss": sums["arch_loss"] / max(1, sums["arch_steps"]), "entropy": entropy(choice),
+                        "skips": skips, "arch": list(arch),
+                    }
+                )  # fmt: skip
+                sums = dict.fromkeys(sums, 0)
+                if on_progress is not None:
+                    on_progress(story.history[-1])
+                if settings.stop_skips is not None and skips >= settings.stop_skips:
+                    story.stopped = f"{skips} skips"
+                elif settings.patience is not None and done - same_since >= settings.patience:
+                    story.stopped = f"the same architecture for {done - same_since:g} epochs"
+                elif ends():
+                    story.stopped = "told to"
+                if audit_every and selector.record.spent - audited >= audit_every * len(weight_part):
+                    audited = selector.record.spent
+                    right = _right(supernet, weight_part, normalise, choice, run, story.step)
+                    story.audits.append(audit_selection(selector, right).to_json())
+            if time.monotonic() - saved >= every_seconds:
+                keep()
+                saved = time.monotonic()
+    story.seconds = time.monotonic() - began
+    keep()
+    return story
+
+
+class _Called:
+    """A supernet that answers with other weights."""
+
+    def __init__(self, supernet: nn.Module, parameters: Mapping[str, Tensor]) -> None:
+        self.supernet, self.parameters = supernet, parameters
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return functional_call(self.supernet, dict(self.parameters), args, kwargs)
+
+
+def architecture_step(
+    supernet: Any,
+    run: Callable[..., Tensor],
+    settings: Settings,
+    weight_batch: tuple[Tensor, Tensor],
+    arch_batch: tuple[Tensor, Tensor],
+    optimizer: torch.optim.SGD,
+    *,
+    draw: torch.Generator,
+    chooser: Chooser,
+    penalty: Callable[[Tensor], Tensor] | None,
+    step: int,
+    progress: float,
+    rate: float,
+) -> tuple[Tensor, Tensor, float]:
+    """The gradient of one architecture step, see architecture_gradient; batches are (images, labels)."""
+    state = draw.get_state()
+
+    def choose() -> Tensor:
+        draw.set_state(state)  # the same sample wherever the choice of this step is made
+        return chooser(supernet.logits(), draw, progress)
+
+    def arch_loss(choice: Tensor, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        answers = run(_Called(supernet, parameters), arch_batch[0], choice, True, step)
+        losses = nn.functional.cross_entropy(answers.float(), arch_batch[1], reduction="none")
+        return losses.mean(), losses, answers
+
+    def weight_loss(choice: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+        answers = run(_Called(supernet, parameters), weight_batch[0], choice, True, step)
+        return nn.functional.cross_entropy(answers.float(), weight_batch[1])
+
+    def extra(choice: Tensor) -> Tensor:
+        added = settings.beta * progress * torch.logsumexp(supernet.logits(), -1).mean()
+        return added + (penalty(choice) if penalty is not None else 0.0)
+
+    return architecture_gradient(supernet, choose, arch_loss, weight_loss, extra, optimizer, settings, rate)
+
+
+def architecture_gradient(
+    supernet: Any,
+    choose: Callable[[], Tensor],
+    arch_loss: Callable[[Tensor, Mapping[str, Tensor]], tuple[Tensor, Tensor, Tensor]],
+    weight_loss: Callable[[Tensor, Mapping[str, Tensor]], Tensor],
+    extra: Callable[[Tensor], Tensor],
+    optimizer: torch.optim.SGD,
+    settings: Settings,
+    rate: float,
+) -> tuple[Tensor, Tensor, float]:
+    """Puts the gradient of the architecture loss by the alphas into `alphas.grad`.
+
+    With w' = w - rate (momentum buffer term + dL_train/dw + decay w), the virtual step of the weights that SGD would
+    make:
+
+        order 1:      dL_val(w, a)/da
+        order 2:      dL_val(w', a)/da + (dw'/da)^T dL_val(w', a)/dw', by differentiating through the step
+        "difference": the second term as -rate (dL_train(w+, a)/da - dL_train(w-, a)/da) / (2 eps),
+                      w+- = w +- eps dL_val/dw', eps = .01 / |dL_val/dw'|
+
+    Returns the losses (b,), the answers (b, classes) of the architecture images, and their mean loss.
+    """
+    alphas = supernet.alphas
+    names = [name for name, _ in supernet.named_parameters() if name != "alphas"]
+    current = {name: p for name, p in supernet.named_parameters() if name != "alphas"}
+    if settings.order == 1:
+        choice = choose()
+        value, losses, answers = arch_loss(choice, {name: p.detach() for name, p in current.items()})
+        (value + extra(choice)).backward(inputs=[alphas])
+        return losses.detach(), answers.detach(), float(value.detach())
+
+    def virtual(gradients: Any) -> dict[str, Tensor]:
+        moved = {}
+        for name, gradient in zip(names, gradients, strict=True):
+            p = current[name]
+            buffer = optimizer.state.get(p, {}).get("momentum_buffer") if p in optimizer.state else None
+            push = gradient + settings.weight_decay * p.detach()
+            if buffer is not None:
+                push = push + settings.momentum * buffer
+            moved[name] = p.detach() - rate * push
+        return moved
+
+    if settings.order == 2:
+        choice = choose()
+        leaves = {name: p.detach().requires_grad_(True) for name, p in current.items()}
+        first = weight_loss(choice, leaves)
+        gradients = torch.autograd.grad(first, [leaves[name] for name in names], create_graph=True)
+        value, losses, answers = arch_loss(choice, virtual(gradients))
+        (value + extra(choice)).backward(inputs=[alphas])
+        return losses.detach(), answers.detach(), float(value.detach())
+
+    with torch.no_grad():
+        fixed = choose()
+    leaves = {name: p.detach().requires_grad_(True) for name, p in current.items()}
+    gradients = torch.autograd.grad(weight_loss(fixed, leaves), [leaves[name] for name in names])
+    moved = {name: p.detach().requires_grad_(True) for name, p in virtual(gradients).items()}
+    choice = choose()
+    value, losses, answers = arch_loss(choice, moved)
+    direct, *steps = torch.autograd.grad(value + extra(choice), [alphas, *(moved[name] for name in names)])
+    norm = math.sqrt(sum(float((v.double() ** 2).sum()) for v in steps))
+    eps = 0.01 / max(norm, 1e-12)
+    sides = []
+    for sign in (1.0, -1.0):
+        shifted = {name: current[name].detach() + sign * eps * v for name, v in zip(names, steps, strict=True)}
+        sides.append(torch.autograd.grad(weight_loss(choose(), shifted), alphas)[0])
+    alphas.grad = direct - rate * (sides[0] - sides[1]) / (2 * eps)
+    return losses.detach(), answers.detach(), float(value.detach())
+
+
+class Feed:
+    """Batches of a selector's rounds, one after another."""
+
+    def __init__(self, selector: Selector, part: Part, batch_size: int) -> None:
+        self.selector, self.part, self.batch_size = selector, part, batch_size
+        self.batch = self.batches = 0
+
+    def next_batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self.batch == self.batches:
+            chosen = self.selector.next_round()
+            self.batch, self.batches = 0, max(1, round(len(chosen) / self.batch_size))
+        order = self.selector.record.subset
+        low, high = (len(order) * (self.batch + i) // self.batches for i in (0, 1))
+        self.batch += 1
+        positions = order[low:high]
+        _, images, labels = self.part.batch(positions.numpy())
+        return positions, images, labels
+
+
+def disjoint(one: Part, other: Part) -> None:
+    """Raises UserError if two parts of the same Data share an image."""
+    first, second = getattr(one, "indices", None), getattr(other, "indices", None)
+    if first is None or second is None or getattr(one, "data", None) is not getattr(other, "data", None):
+        return
+    if len(shared := np.intersect1d(first, second)):
+        raise UserError(
+            f"{len(shared)} images are both in the weight data and in the architecture data; give disjoint parts"
+        )
+
+
+def number_of(*key: int) -> int:
+    """A seed from some whole numbers."""
+    return int(np.random.SeedSequence([k % 2**64 for k in key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator_of(*key: int) -> torch.Generator:
+    return torch.Generator().manual_seed(number_of(*key))
+
+
+def _right(
+    supernet: Any, part: Part, normalise: Any, choice: Tensor, run: Any, step: int
+) -> Callable[[Tensor], Tensor]:
+    """Positions -> whether the supernet answers them right, with the statistics of each batch of 256."""
+
+    @torch.no_grad()
+    def right(positions: Tensor) -> Tensor:
+        found = []
+        for some in positions.split(256):
+            _, images, labels = part.batch(some.numpy())
+            found.append(run(supernet, normalise(images), choice, False, step).argmax(1).cpu() == labels)
+        return torch.cat(found)
+
+    return right
+
+
+def save(
+    path: Path, identity: dict[str, Any], story: Story, supernet: nn.Module, optimizer: Any, architect: Any, feeds: Any
+) -> None:
+    """Writes a checkpoint whole or not at all."""
+    content = {
+        "identity": identity, "story": asdict(story), "supernet": supernet.state_dict(),
+        "optimizer": optimizer.state_dict(), "architect": architect.state_dict(),
+        "feeds": [{"batch": f.batch, "batches": f.batches, "selector": f.selector.state_dict()} for f in feeds],
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".draft")
+    with open(draft, "wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def restore(
+    path: Path, identity: dict[str, Any], supernet: nn.Module, optimizer: Any, architect: Any, feeds: Any
+) -> Story:
+    """Puts a checkpoint back; raises UserError if it is of another search."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if content["identity"] != identity:
+        raise UserError(f"checkpoint '{path}' is of another search; delete it to start over, or name another")
+    supernet.load_state_dict(content["supernet"])
+    optimizer.load_state_dict(content["optimizer"])
+    architect.load_state_dict(content["architect"])
+    for feed, kept in zip(feeds, content["feeds"], strict=True):
+        feed.batch, feed.batches = kept["batch"], kept["batches"]
+        feed.selector.load_state_dict(kept["selector"])
+    return Story(**content["story"])

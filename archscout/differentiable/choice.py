@@ -1,0 +1,94 @@
+"""The relaxation that all differentiable searches share: a choice among options becomes weights on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from archscout.errors import UserError
+from archscout.space import Arch, SearchSpace
+
+
+@runtime_checkable
+class Supernet(Protocol):
+    """A network that holds every architecture of a space, mixed by a choice.
+
+    alphas:    the architecture parameters, one row per decision.
+    logits:    the alphas (decisions, options), -inf where a decision does not have an option.
+    forward:   (images (N, C, H, W), choice (decisions, options)) -> logits (N, classes). With a one-hot choice it
+               computes what the discrete network of that choice computes with the same weights.
+    derive:    choice -> Arch, by the rule of the space (the largest per decision, unless the space says otherwise).
+    discrete:  Arch -> the network of the space with the supernet's weights in it.
+    """
+
+    alphas: nn.Parameter
+
+    def logits(self) -> Tensor: ...
+
+    def __call__(self, images: Tensor, choice: Tensor) -> Tensor: ...
+
+    def derive(self, choice: Tensor) -> Arch: ...
+
+    def discrete(self, arch: Arch) -> nn.Module: ...
+
+
+def relax(space: SearchSpace, method: str, **options: Any) -> Any:
+    """The supernet of a space for a differentiable method.
+
+    Raises UserError where the space has none, with the pairs there are.
+    """
+    make = (space.relax_of or {}).get(method)
+    if make is None:
+        raise UserError(
+            f"{method} cannot search space '{space.name}'; it can search {supported(method) or 'no space'}. "
+            "A space of your own supports it by relax_of={'" + method + "': function of a supernet}"
+        )
+    return make(**options)
+
+
+def supported(method: str) -> str:
+    """The names of the spaces that a method can search, joined by commas."""
+    from archscout.spaces import SPACES
+
+    return ", ".join(name for name, make in SPACES.items() if method in (make((3, 32, 32), 10).relax_of or {}))
+
+
+def softmax(alphas: Tensor) -> Tensor:
+    """Every option weighted by the softmax of its logit (DARTS; Liu et al. 2019, arXiv:1806.09055)."""
+    return alphas.softmax(-1)
+
+
+def gumbel(alphas: Tensor, temperature: float, generator: torch.Generator, hard: bool = False) -> Tensor:
+    """A sample of the Gumbel-softmax distribution; `hard` makes it one-hot and keeps its gradient.
+
+    softmax((log p + g) / temperature) with g = -log(-log u), u uniform (Jang et al. 2017, arXiv:1611.01144; as search:
+    Dong and Yang 2019, arXiv:1910.04465).
+    """
+    uniform = torch.rand(alphas.shape, generator=generator).clamp_(1e-9, 1 - 1e-7).to(alphas.device)
+    soft = ((alphas.log_softmax(-1) - torch.log(-torch.log(uniform))) / temperature).softmax(-1)
+    if not hard:
+        return soft
+    return one_hot(soft.argmax(-1), soft.shape[-1]).to(soft) + soft - soft.detach()
+
+
+def one_hot(options: Tensor | Sequence[int], count: int) -> Tensor:
+    """Float (decisions, count): weight one on an option of each decision."""
+    return nn.functional.one_hot(torch.as_tensor(options, dtype=torch.int64), count).float()
+
+
+def entropy(choice: Tensor) -> float:
+    """The mean entropy over decisions in nats, as a share of that of equal weights: 1 undecided, 0 decided."""
+    chance = choice.detach().double()
+    options = (chance > 0).sum(-1).clamp(min=2).double()
+    return float((torch.special.entr(chance).sum(-1) / options.log()).mean())
+
+
+def weights_of(supernet: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained on the weight data: all but the alphas."""
+    return [p for name, p in supernet.named_parameters() if name != "alphas"]
+
+
+Chooser = Callable[[Tensor], Tensor]

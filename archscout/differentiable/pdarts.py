@@ -1,0 +1,122 @@
+"""P-DARTS: DARTS in stages, each with a deeper supernet and fewer options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archscout.differentiable.bilevel import Settings, Story, generator_of, train_supernet
+from archscout.differentiable.choice import relax, softmax
+from archscout.differentiable.darts import Found, with_more
+from archscout.errors import UserError
+from archscout.fit import Part
+from archscout.selection.selector import Selector
+from archscout.space import SearchSpace
+
+
+def pdarts(
+    space: SearchSpace,
+    weight_data: Part,
+    arch_data: Part,
+    *,
+    seed: int = 0,
+    mean: Any,
+    std: Any,
+    depths: Sequence[int] = (1, 2, 3),
+    options: Sequence[int] = (5, 3, 2),
+    dropout: Sequence[float] = (0.0, 0.4, 0.7),
+    most_skips: int | None = 2,
+    wait: float = 0.4,
+    make_selector: Callable[[Part, int], Selector | None] | None = None,
+    make_arch_selector: Callable[[Part, int], Selector | None] | None = None,
+    penalty: Callable[[Tensor], Tensor] | None = None,
+    settings: Settings | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    **more: Any,
+) -> Found:
+    """Searches a space by progressive DARTS: three supernets, growing in depth, their options cut after each.
+
+    depths:     cells (per stage of the network on nasbench201, in all on darts) of each supernet.
+    options:    how many options a decision has in each stage; those of the largest weight stay.
+    dropout:    rate at which skip connections are dropped, per stage; it decays to zero along the stage.
+    most_skips: an architecture with more skips loses those of the smallest weight; None for no limit.
+    wait:       share of each stage's epochs in which only weights are trained.
+    make_selector, make_arch_selector:  (part, stage) -> Selector of that stage, or None for all images.
+    settings:   of each stage; `epochs` are those of one stage (25 in the paper). **more are single fields of it.
+
+    Costs the sum over stages; a deeper supernet pays for fewer options. Published settings on the darts space: depths
+    (5, 11, 17), options (8, 5, 3), dropout (0, 0.4, 0.7). Source: Chen, Xie, Wu and Tian 2019, arXiv:1904.12760.
+    """
+    if not len(depths) == len(options) == len(dropout):
+        raise UserError(f"pdarts wants as many depths as options and dropout rates, got {depths}, {options}, {dropout}")
+    settings = with_more(settings or Settings(arch_lr=6e-4), more)
+    settings = replace(settings, wait=wait * settings.epochs)
+    allowed: list[tuple[int, ...]] | None = None
+    whole = Story()
+    for stage, (depth, count, rate) in enumerate(zip(depths, options, dropout, strict=True)):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1000 * stage)
+            network = relax(space, "pdarts", cells=depth, allowed=allowed)
+        if stage == 0:
+            widest = max(len(ops) for ops in network.allowed)
+            if count < widest:
+                raise UserError(f"the first stage of pdarts has all {widest} options, got options={tuple(options)}")
+        story = train_supernet(
+            network, weight_data, arch_data, settings, seed=seed + stage, mean=mean, std=std,
+            selector=make_selector(weight_data, stage) if make_selector else None,
+            arch_selector=make_arch_selector(arch_data, stage) if make_arch_selector else None,
+            forward=skip_dropout(network, rate, seed + stage, settings, len(weight_data)), penalty=penalty,
+            threads=threads, device=device, on_progress=on_progress,
+        )  # fmt: skip
+        shift = whole.seconds
+        for entry in story.history:
+            whole.history.append({**entry, "stage": stage, "seconds": entry["seconds"] + shift})
+        whole.alphas += story.alphas
+        whole.seconds += story.seconds
+        whole.step += story.step
+        with torch.no_grad():
+            choice = softmax(network.logits())
+        if stage + 1 < len(depths):
+            allowed = strongest(choice, network.allowed, options[stage + 1])
+    return Found(network.derive(cap_skips(network, choice, most_skips)), network, whole)
+
+
+def strongest(choice: Tensor, allowed: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
+    """Per decision its `count` allowed options of the largest weight, or all it has."""
+    kept = []
+    for row, ops in zip(choice.tolist(), allowed, strict=True):
+        kept.append(tuple(sorted(sorted(ops, key=lambda op: (-row[op], op))[:count])))
+    return kept
+
+
+def cap_skips(network: Any, choice: Tensor, most: int | None) -> Tensor:
+    """The choice, where the derived architecture has too many skips without those of the smallest weight."""
+    choice = choice.clone()
+    while most is not None and network.skips(arch := network.derive(choice)) > most:
+        weakest = min((float(choice[d, op]), d, op) for d, op in enumerate(arch) if network.is_skip(d, op))
+        choice[weakest[1], weakest[2]] = 0.0
+    return choice
+
+
+def skip_dropout(
+    network: Any, rate: float, seed: int, settings: Settings, images: int
+) -> Callable[[Any, Tensor, Tensor, bool, int], Tensor]:
+    """A forward that drops the skips of each image with a rate that falls to zero along the training."""
+    steps = max(1, round(settings.epochs * max(1, round(images / settings.batch_size))))
+
+    def forward(net: Any, images: Tensor, choice: Tensor, training: bool, step: int) -> Tensor:
+        now = rate * max(0.0, 1 - step / steps)
+        if not training or now <= 0:
+            return net(images, choice)
+        draw = generator_of(seed, 5, step)
+        shape = (network.cells_in_all, choice.shape[0], len(images))
+        keep = (torch.rand(shape, generator=draw) >= now).to(images) / (1 - now)
+        return net(images, choice, list(keep))
+
+    return forward

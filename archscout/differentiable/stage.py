@@ -1,0 +1,247 @@
+"""A differentiable search as a stage of the main job: a supernet is trained, one architecture comes out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archscout.config import Config
+from archscout.data import Data, Part
+from archscout.differentiable.bilevel import Settings, train_supernet
+from archscout.differentiable.choice import relax
+from archscout.differentiable.tas import full_macs, tas
+from archscout.errors import UserError
+from archscout.naming import word
+from archscout.progress import progress
+from archscout.propose import Costing
+from archscout.run import Run
+from archscout.selection import make_selector
+from archscout.space import Arch, SearchSpace
+from archscout.split import split
+
+log = logging.getLogger("archscout")
+EPOCHS = 25.0  # of a search given by counts
+
+
+def search_supernet(
+    run: Run,
+    config: Config,
+    method: Callable[..., Any],
+    data: Data,
+    costing: Costing,
+    *,
+    seconds: float | None,
+    select: Any,
+    embeddings: str | None,
+) -> Arch:
+    """The architecture that a differentiable method finds within the limits, from the log if it was found before.
+
+    The train part is cut into two halves, one for the weights and one for the architecture. Limits enter the
+    architecture loss by a linear model of each cost, and what is derived is moved within them, see `within_limits`.
+    seconds: time for the training of the supernet; None in a run given by counts, which has 25 epochs.
+    """
+    space, name = costing.space, word(method)
+    relax(space, name)  # refuses an unsupported pair before anything is computed
+    part = data.part("train")
+    weight_part, arch_part = halves(part, config.seed)
+    settings = Settings(flip=bool(data.mirrors), batch_size=64 if len(weight_part) >= 640 else 16)
+    if seconds is None:
+        epochs = EPOCHS
+    else:
+        step = run.once(
+            "supernet-rate",
+            lambda: {"seconds": step_seconds(space, name, data, weight_part, arch_part, settings, config)},
+        )["seconds"]
+        epochs = max(seconds / step, 4) * settings.batch_size / len(weight_part)
+    surrogate = linear_costs(costing, np.random.default_rng([config.seed, 3]))
+    selectors = {
+        key: make_selector(select, one, seed=config.seed + number, share=config.share, cache=embeddings)
+        for number, (key, one) in enumerate({"selector": weight_part, "arch_selector": arch_part}.items())
+    }
+    limits = {k: v for k, v in costing.limits.items() if k in surrogate}
+    ends = None if seconds is None else time.monotonic() + 1.1 * seconds
+
+    def penalty(choice: Tensor) -> Tensor:
+        over = [torch.relu(expected(surrogate[key], choice) / limit - 1) for key, limit in limits.items()]
+        return 2.0 * torch.stack(over).sum() if over else choice.sum() * 0
+
+    def work() -> dict[str, Any]:
+        with progress(f"{name}: training the supernet", epochs) as bar:
+            seen = [0.0]
+
+            def shown(entry: dict[str, Any]) -> None:
+                bar.advance(entry["epoch"] - seen[0], note=f"entropy {entry['entropy']:.2f}, {entry['skips']} skips")
+                seen[0] = entry["epoch"]
+
+            common: dict[str, Any] = {
+                "seed": config.seed, "mean": data.mean, "std": data.std, "threads": config.train_threads,
+                "device": config.device, "on_progress": shown, **selectors,
+            }  # fmt: skip
+            checkpoint = run.folder / "checkpoints" / "supernet.pt"
+            if name == "tas":
+                target = tas_target(space, costing.limits)
+                found = tas(
+                    space,
+                    weight_part,
+                    arch_part,
+                    target=target,
+                    checkpoint=checkpoint,
+                    settings=tas_settings(settings, epochs),
+                    **common,
+                )
+            elif name == "pdarts":
+                for key in selectors:
+                    common.pop(key)
+                making = {
+                    f"make_{key}": lambda one, stage: make_selector(
+                        select, one, seed=config.seed + stage, share=config.share, cache=embeddings
+                    )
+                    for key in selectors
+                }
+                found = method(
+                    space,
+                    weight_part,
+                    arch_part,
+                    settings=replace(settings, epochs=epochs / 3, arch_lr=6e-4),
+                    penalty=penalty,
+                    **making,
+                    **common,
+                )
+            else:
+                found = method(
+                    space,
+                    weight_part,
+                    arch_part,
+                    settings=replace(settings, epochs=epochs),
+                    penalty=penalty,
+                    checkpoint=checkpoint,
+                    ends=lambda: ends is not None and time.monotonic() > ends,
+                    **common,
+                )
+        with torch.no_grad():
+            choice = found.supernet.logits().softmax(-1)
+        arch = within_limits(costing, choice, found.arch)
+        return {
+            "method": name, "arch": space.format(arch), "derived": space.format(found.arch), "epochs": epochs,
+            "story": asdict(found.story), "selector": "full" if select == "full" else word(select),
+        }  # fmt: skip
+
+    return space.parse(run.once("supernet", work)["arch"])
+
+
+def halves(part: Part, seed: int) -> tuple[Part, Part]:
+    """Two disjoint halves of a part, stratified, groups kept together."""
+    groups = part.data.groups
+    units = np.arange(len(part)) if groups is None else groups[part.indices]
+    _, labels = np.unique(part.labels, return_inverse=True)
+    place = split(labels, units, (0.5, 0.5), seed)
+    found = [replace(part, indices=part.indices[place == number]) for number in (0, 1)]
+    if not all(len(one) for one in found):
+        raise UserError(
+            "a differentiable search wants images for the weights and for the architecture; give more images"
+        )
+    return found[0], found[1]
+
+
+def step_seconds(
+    space: SearchSpace, name: str, data: Data, weight_part: Part, arch_part: Part, settings: Settings, config: Config
+) -> float:
+    """Seconds of one step of weights and architecture, measured on three."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = relax(space, name)
+    share = 4 * settings.batch_size / len(weight_part)
+    times: list[float] = []
+
+    def tick(net: Any, images: Tensor, choice: Tensor, training: bool, step: int) -> Tensor:
+        times.append(time.monotonic())
+        return net(images, choice)
+
+    train_supernet(
+        network, weight_part, arch_part, replace(settings, epochs=share), seed=0, mean=data.mean, std=data.std,
+        threads=config.train_threads, device=config.device, forward=tick,
+    )  # fmt: skip
+    begun = times[::2]  # a step calls the network twice
+    return float(np.median(np.diff(begun))) if len(begun) > 1 else 1.0
+
+
+def tas_target(space: SearchSpace, limits: Mapping[str, float]) -> float:
+    """The share of the full network's multiply-adds that the limit on them allows; half without a limit."""
+    if "macs" not in limits:
+        return 0.5
+    return float(min(max(limits["macs"] / full_macs(relax(space, "tas")) * 0.95, 0.02), 0.98))
+
+
+def tas_settings(settings: Settings, epochs: float) -> Settings:
+    return replace(settings, epochs=epochs, lr=0.1, weight_decay=5e-4, arch_lr=1e-3)
+
+
+def linear_costs(costing: Costing, rng: np.random.Generator, count: int = 150) -> dict[str, tuple[float, Tensor]]:
+    """For each limited cost a base and a table (decisions, options) that add up to it, fitted to random networks.
+
+    Least squares over `count` random architectures, about 15 ms each. The model ignores that operations run in
+    parallel or are removed with others; it only steers, and what is derived is counted exactly.
+    """
+    space = costing.space
+    widths = [len(options) for options in space.choices.values()]
+    archs = [tuple(int(rng.integers(w)) for w in widths) for _ in range(count)] if costing.limits else []
+    found = {}
+    for name in costing.limits:
+        values = np.array([costing(arch).get(name, np.nan) for arch in archs])
+        good = np.isfinite(values)
+        if good.sum() < 2:
+            continue
+        columns = np.zeros((count, len(widths), max(widths)))
+        for row, arch in enumerate(archs):
+            columns[row, np.arange(len(widths)), arch] = 1.0
+        flat = np.hstack([np.ones((count, 1)), columns.reshape(count, -1)])[good]
+        ridge = 1e-3 * np.eye(flat.shape[1])
+        ridge[0, 0] = 0.0
+        solved = np.linalg.solve(flat.T @ flat + ridge, flat.T @ values[good])
+        table = torch.from_numpy(solved[1:].reshape(len(widths), max(widths))).float()
+        found[name] = (float(solved[0]), table)
+    return found
+
+
+def expected(model: tuple[float, Tensor], choice: Tensor) -> Tensor:
+    """The cost that a linear model expects of a choice (decisions, options)."""
+    base, table = model
+    return base + (choice[:, : table.shape[1]] * table.to(choice)).sum()
+
+
+def within_limits(costing: Costing, choice: Tensor, arch: Arch, steps: int = 60) -> Arch:
+    """The architecture, moved within the limits where it is not: per step the change that loses least log weight.
+
+    Raises UserError if no sequence of single changes that lower the violation leads there.
+    """
+    logs = choice.detach().clamp(min=1e-12).log().cpu().numpy()
+    widths = [len(options) for options in costing.space.choices.values()]
+    for _ in range(steps):
+        now = costing(arch)["violation"]
+        if now <= 0:
+            return arch
+        moves = []
+        for decision, width in enumerate(widths):
+            for option in range(width):
+                trial = costing.space.canonical((*arch[:decision], option, *arch[decision + 1 :]))
+                gain = now - costing(trial)["violation"]
+                if gain > 1e-12:
+                    loss = max(float(logs[decision, arch[decision]] - logs[decision, option]), 1e-3)
+                    moves.append((loss / gain, trial))
+        if not moves:
+            break
+        arch = min(moves)[1]
+    if costing(arch)["violation"] <= 0:
+        return arch
+    raise UserError(
+        f"the search ended at {costing.space.format(arch)}, which exceeds the limits and has no neighbour nearer to "
+        f"them ({math.ceil(100 * costing(arch)['violation'])} % over); raise the limits"
+    )

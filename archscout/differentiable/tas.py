@@ -1,0 +1,142 @@
+"""TAS: widths and depths of a residual network by sampled candidates, towards a target of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archscout.differentiable.bilevel import Settings, train_supernet
+from archscout.differentiable.choice import relax, softmax
+from archscout.differentiable.darts import Found, with_more
+from archscout.errors import UserError
+from archscout.fit import Part
+from archscout.selection.selector import Selector
+from archscout.space import Arch, SearchSpace
+
+
+def tas(
+    space: SearchSpace,
+    weight_data: Part,
+    arch_data: Part,
+    *,
+    target: float,
+    seed: int = 0,
+    mean: Any,
+    std: Any,
+    tolerance: float = 0.05,
+    strength: float = 2.0,
+    temperature: tuple[float, float] = (5.0, 0.1),
+    selector: Selector | None = None,
+    arch_selector: Selector | None = None,
+    settings: Settings | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    checkpoint: Any = None,
+    audit_every: float | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    **more: Any,
+) -> Found:
+    """Searches the shape of a network under a target of multiply-adds by transformable architecture search.
+
+    space:        one that supports "tas" (resnet_shape).
+    target:       wanted share of the multiply-adds of the full network, above 0 and below 1.
+    tolerance:    relative distance from the target that costs nothing.
+    strength:     weight of the penalty: log of the expected multiply-adds above the band, minus it below.
+    temperature:  of the Gumbel sampling, at the beginning and at the end.
+    settings:     see bilevel.Settings; **more are single fields of it.
+
+    Of each decision two options are drawn per step and mixed by channel-wise interpolation. What is derived is brought
+    into the band, if it is not there, by the smallest steps in the order of the weights, see `into_band`. Final
+    training by distillation from the full network: fit(..., teacher=...). Costs two candidates' forward and backward on
+    each side per step. Source: Dong and Yang 2019, arXiv:1905.09717.
+    """
+    if not 0 < target < 1 or not 0 < tolerance < 1:
+        raise UserError(f"tas wants target and tolerance between 0 and 1, got {target} and {tolerance}")
+    settings = with_more(settings or Settings(lr=0.1, weight_decay=5e-4, arch_lr=1e-3), more)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = relax(space, "tas")
+    whole = full_macs(network)
+    wanted = target * whole
+
+    def penalty(choice: Tensor) -> Tensor:
+        cost = network.expected_macs(softmax(network.logits()))
+        share = float(cost.detach()) / wanted
+        if share > 1 + tolerance:
+            return strength * torch.log(cost / wanted)
+        if share < 1 - tolerance:
+            return -strength * torch.log(cost / wanted)
+        return cost * 0
+
+    high, low = temperature
+
+    def chooser(logits: Tensor, generator: torch.Generator, progress: float) -> Tensor:
+        return two_of(logits, high * (low / high) ** progress, generator)
+
+    story = train_supernet(
+        network, weight_data, arch_data, settings, seed=seed, mean=mean, std=std, selector=selector,
+        arch_selector=arch_selector, chooser=chooser, penalty=penalty, threads=threads, device=device,
+        checkpoint=checkpoint, audit_every=audit_every, on_progress=on_progress,
+    )  # fmt: skip
+    with torch.no_grad():
+        choice = softmax(network.logits())
+    arch = into_band(network, choice, wanted * (1 - tolerance), wanted * (1 + tolerance))
+    return Found(arch, network, story)
+
+
+def full_macs(network: Any) -> float:
+    """Multiply-adds of the widest and deepest network."""
+    widest = torch.zeros_like(network.logits())
+    last = torch.isfinite(network.logits()).sum(1) - 1
+    widest[torch.arange(len(last)), last] = 1.0
+    with torch.no_grad():
+        return float(network.expected_macs(widest))
+
+
+def two_of(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Two options per decision drawn without replacement, weighted by their Gumbel-softmax, the others zero.
+
+    A decision of one option has that one.
+    """
+    uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-9, 1 - 1e-7).to(logits.device)
+    noisy = (logits.log_softmax(-1) - torch.log(-torch.log(uniform))) / temperature
+    best = noisy.topk(min(2, noisy.shape[-1]), -1).indices
+    mask = torch.zeros_like(noisy, dtype=torch.bool).scatter(-1, best, True) & torch.isfinite(logits)
+    return noisy.masked_fill(~mask, -torch.inf).softmax(-1)
+
+
+def into_band(network: Any, choice: Tensor, low: float, high: float) -> Arch:
+    """The architecture of the largest weights, moved into a band of multiply-adds where it is outside.
+
+    Step by step the decision changes to its neighbouring option (narrower or wider, shallower or deeper) that loses
+    least of log weight; the search stops inside the band, or where a step would pass it by.
+    """
+    logs = choice.detach().clamp(min=1e-12).log()
+    finite = torch.isfinite(network.logits().detach())
+    picked = choice.detach().argmax(1).tolist()
+
+    def cost(options: list[int]) -> float:
+        hot = torch.zeros_like(choice)
+        hot[torch.arange(len(options)), torch.tensor(options)] = 1.0
+        return float(network.expected_macs(hot))
+
+    now = cost(picked)
+    while not low <= now <= high:
+        way = -1 if now > high else 1
+        moves = []
+        for decision, option in enumerate(picked):
+            new = option + way
+            if 0 <= new < choice.shape[1] and bool(finite[decision, new]):
+                trial = [*picked[:decision], new, *picked[decision + 1 :]]
+                changed = cost(trial)
+                if changed != now and not (way < 0 and changed < low) and not (way > 0 and changed > high):
+                    moves.append((float(logs[decision, option] - logs[decision, new]), decision, trial, changed))
+        if not moves:
+            break
+        _, _, picked, now = min(moves, key=lambda move: move[:2])
+    hot = torch.zeros_like(choice)
+    hot[torch.arange(len(picked)), torch.tensor(picked)] = 1.0
+    return network.derive(hot)

@@ -1,0 +1,162 @@
+"""The supernet of resnet_shape: the widest and deepest network, read at several widths and depths at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from archscout.space import Arch, Shape
+from archscout.spaces.resnet_shape import SHARES, Network, absent, fitted, full_width, names_of
+
+
+class MixedConv(nn.Module):
+    """A convolution whose number of output channels is a choice: maps (N, C, H, W) to (N, full width, H', W').
+
+    For each width that the choice gives weight, the first so many channels pass a batch normalisation of their own; the
+    results are brought to the widest of them by averaging neighbouring channels (channel-wise interpolation), weighted
+    and added. The channels above are zero.
+    """
+
+    def __init__(self, inputs: int, full: int, stride: int) -> None:
+        super().__init__()
+        self.widths = [max(1, round(share * full)) for share in SHARES]
+        self.conv = nn.Conv2d(inputs, full, 3, stride, 1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in self.widths)
+
+    def forward(self, x: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+        """weights (8,). Returns the map and its number of channels that are in use."""
+        y = self.conv(x)
+        used = [i for i in range(len(SHARES)) if float(weights[i].detach()) > 0]
+        most = max(self.widths[i] for i in used)
+        total: Tensor | None = None
+        for i in used:
+            part = weights[i] * interpolated(self.norms[i](y[:, : self.widths[i]]), most)
+            total = part if total is None else total + part
+        assert total is not None
+        return F.pad(total, (0, 0, 0, 0, 0, y.shape[1] - most)), most
+
+
+def interpolated(x: Tensor, channels: int) -> Tensor:
+    """x (N, C, H, W) with another number of channels: adaptive average pooling along them."""
+    if x.shape[1] == channels:
+        return x
+    n, c, h, w = x.shape
+    return (
+        F.adaptive_avg_pool1d(x.permute(0, 2, 3, 1).reshape(-1, 1, c), channels)
+        .view(n, h, w, channels)
+        .permute(0, 3, 1, 2)
+    )
+
+
+class SuperNetwork(nn.Module):
+    """`alphas` has a row per decision: three depths (options 1 to depth), then the widths in order of execution."""
+
+    def __init__(self, input_shape: Shape, classes: int, depth: int, width: int) -> None:
+        super().__init__()
+        self.arguments = (input_shape, classes, depth, width)
+        self.names = names_of(depth)
+        options = max(len(SHARES), depth)
+        layers: dict[str, MixedConv] = {"stem": MixedConv(input_shape[0], width, 1)}
+        channels = width
+        for s in (1, 2, 3):
+            for b in range(1, depth + 1):
+                full = full_width(f"{s}.{b}.a", width)
+                layers[f"{s}_{b}_a"] = MixedConv(channels, full, 2 if s > 1 and b == 1 else 1)
+                layers[f"{s}_{b}_b"] = MixedConv(full, full, 1)
+                channels = full
+        self.layers = nn.ModuleDict(layers)
+        self.classifier = nn.Linear(channels, classes)
+        barred = torch.zeros(3 + len(self.names), options)
+        barred[:3, depth:] = -torch.inf
+        barred[3:, len(SHARES) :] = -torch.inf
+        self.register_buffer("barred", barred, persistent=False)
+        self.alphas = nn.Parameter(1e-3 * torch.randn(3 + len(self.names), options))
+
+    def logits(self) -> Tensor:
+        """The alphas, -inf for options that a decision does not have."""
+        return self.alphas + self.get_buffer("barred")
+
+    def forward(self, images: Tensor, choice: Tensor) -> Tensor:
+        depth = self.arguments[2]
+        rows = {name: choice[3 + place] for place, name in enumerate(self.names)}
+        x, _ = self.layers["stem"](images, rows["stem"])
+        x = F.relu(x)
+        for s in (1, 2, 3):
+            out: Tensor | None = None
+            deepest = max(d for d in range(depth) if float(choice[s - 1, d].detach()) > 0)
+            for b in range(1, deepest + 2):
+                stride = 2 if s > 1 and b == 1 else 1
+                y, _ = self.layers[f"{s}_{b}_a"](x, rows[f"{s}.{b}.a"])
+                y, used = self.layers[f"{s}_{b}_b"](F.relu(y), rows[f"{s}.{b}.b"])
+                beside = fitted(x, y.shape[1], stride)
+                beside = F.pad(beside[:, :used], (0, 0, 0, 0, 0, y.shape[1] - used))
+                x = F.relu(y + beside)
+                part = choice[s - 1, b - 1] * x
+                out = part if out is None else out + part
+            assert out is not None
+            x = out
+        return self.classifier(x.mean((2, 3)))
+
+    def derive(self, choice: Tensor) -> Arch:
+        """The largest weight of each decision; widths of blocks that are not there are zero."""
+        depth = self.arguments[2]
+        picked = choice.detach().argmax(1).tolist()
+        blocks = {str(s): picked[s - 1] + 1 for s in (1, 2, 3)}
+        widths = (0 if absent(name, blocks) else picked[3 + place] for place, name in enumerate(self.names))
+        assert all(d < depth for d in picked[:3])
+        return (*picked[:3], *widths)
+
+    def expected_macs(self, choice: Tensor) -> Tensor:
+        """Multiply-adds of an image at the expected widths, each block counted with the chance that it is there."""
+        (inputs, height, side), classes, depth, width = self.arguments
+        shares = torch.tensor(SHARES).to(choice)
+        wide = {
+            name: (choice[3 + place, : len(SHARES)] * shares).sum() * full_width(name, width)
+            for place, name in enumerate(self.names)
+        }
+        channels = wide["stem"]
+        total = 9 * inputs * channels * height * side
+        for s in (1, 2, 3):
+            ending: Tensor | None = None
+            for b in range(1, depth + 1):
+                if s > 1 and b == 1:
+                    height, side = -(-height // 2), -(-side // 2)
+                there = choice[s - 1, b - 1 : depth].sum()
+                inner, outputs = wide[f"{s}.{b}.a"], wide[f"{s}.{b}.b"]
+                total = total + there * 9 * (channels * inner + inner * outputs) * height * side
+                last = choice[s - 1, b - 1] * outputs
+                ending = last if ending is None else ending + last
+                channels = outputs
+            assert ending is not None
+            channels = ending
+        return total + channels * classes
+
+    @torch.no_grad()
+    def discrete(self, arch: Arch) -> nn.Module:
+        """The network of an architecture with the first channels of these weights."""
+        input_shape, classes, depth, width = self.arguments
+        picks = {f"depth{s}": arch[s - 1] + 1 for s in (1, 2, 3)}
+        picks |= {name: SHARES[arch[3 + place]] for place, name in enumerate(self.names)}  # type: ignore[misc]
+        network = Network(picks, input_shape, classes, depth, width)
+        option = {name: arch[3 + place] for place, name in enumerate(self.names)}
+
+        def fill(name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+            ours: MixedConv = self.layers[name.replace(".", "_")]  # type: ignore[assignment]
+            outputs, inputs = conv.weight.shape[:2]
+            conv.weight.copy_(ours.conv.weight[:outputs, :inputs])
+            norm.load_state_dict(ours.norms[option[name]].state_dict())
+
+        fill("stem", network.stem, network.norm)
+        blocks: Iterator[Any] = iter(network.blocks)
+        for s in (1, 2, 3):
+            for b in range(1, arch[s - 1] + 2):
+                block = next(blocks)
+                fill(f"{s}.{b}.a", block.a, block.norm_a)
+                fill(f"{s}.{b}.b", block.b, block.norm_b)
+        network.classifier.weight.copy_(self.classifier.weight[:, : network.classifier.in_features])
+        network.classifier.bias.copy_(self.classifier.bias)
+        return network

@@ -1,0 +1,279 @@
+"""What choosing the images of a differentiable search is worth, judged by NAS-Bench-201's trained accuracies.
+
+    python benchmarks/dds_search.py --data FOLDER [--minutes 60] [--seeds 10] [--arms dds,random] [--quick]
+
+FOLDER holds images/cifar10_lossless.zip, nas/nb201_accuracy.parquet and nas/nb201_cifar_split.npz. A cell is one
+search: an arm and a seed. Each trains the narrow supernet (8 channels, one cell per stage; with --device cuda 16 and
+five) by first-order DARTS on the official halves of CIFAR-10's training part, 25,000 images for the weights and as many
+for the architecture, and logs the derived cell over time; its trained accuracy is looked up afterwards and decides
+nothing. The test part of CIFAR-10 is never read. Cells that the results hold are skipped; seeds come one after another.
+
+Arms: full; dds; and its controls of the same size and length: fixed, random (redrawn each round), redrawn (at the
+update times of dds), hard_random, dds with an untrained embedding, entropy, infobatch; and a random cell. Seconds count
+the embedding, the index, every choice and audit. A search on selected images ends by a rule that reads no accuracy: the
+derived cell has been the same for PATIENCE rounds, or ROUNDS are over. Full data is charged to its earliest epoch whose
+mean accuracy over seeds is within .1 of its best.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import results_file
+from main_job import cifar10
+
+from archscout.bench import load_table
+from archscout.costs import COSTS
+from archscout.costs.trace import trace
+from archscout.differentiable.bilevel import Settings
+from archscout.differentiable.darts import darts
+from archscout.selection import SELECTORS
+from archscout.selection.selector import Selector
+from archscout.spaces.nasbench201 import nasbench201
+
+HERE = Path(__file__).resolve().parent
+ARMS = (
+    "full", "dds", "random", "redrawn", "hard_random", "fixed", "dds_untrained", "entropy", "infobatch", "random_cell",
+)  # fmt: skip
+SUBSET = 1000  # images of a round, for the weights and for the architecture
+ROUNDS = 60
+PATIENCE = 15
+FULL_EPOCHS = 12
+SETTINGS = Settings(batch_size=64, arch_lr=3e-3, flip=True, shift=2)
+WHOLE = (3, 32, 32)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images in memory."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, positions: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        rows = np.asarray(positions, dtype=np.int64)
+        return (
+            torch.from_numpy(rows),
+            torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2),
+            torch.from_numpy(self.labels[rows]),
+        )
+
+
+@lru_cache(maxsize=1)
+def halves(work: str, data: str) -> tuple[Images, Images, np.ndarray, np.ndarray]:
+    """The official halves of the training part, and the mean and deviation of its channels."""
+    with np.load(Path(work) / "cifar10.npz", allow_pickle=False) as stored:
+        pixels, labels = stored["X"], stored["y"].astype(np.int64)
+    with np.load(Path(data) / "nas" / "nb201_cifar_split.npz", allow_pickle=False) as stored:
+        names = sorted(stored.files, key=lambda name: ("valid" in name, name))
+        one, other = (stored[name].astype(np.int64) for name in names[:2])
+    mean, std = pixels.mean((0, 1, 2)), pixels[::10].std((0, 1, 2))
+    return Images(pixels[one], labels[one]), Images(pixels[other], labels[other]), mean, std
+
+
+def make(arm: str, part: Images, seed: int, cache: Path) -> Selector | None:
+    """The selector of an arm for one half; None for all images."""
+    if arm == "full":
+        return None
+    options: dict[str, Any] = {"seed": seed, "size": SUBSET}
+    if arm == "infobatch":
+        options.pop("size")
+    if arm in ("dds", "dds_untrained"):
+        options |= {"cache": cache, "embedding": "untrained" if arm == "dds_untrained" else "autoencoder"}
+        arm = "dds"
+    return SELECTORS[arm](part, **options)
+
+
+def search(arm: str, seed: int, work: str, data: str, device: str) -> dict[str, Any]:
+    """One cell: the derived architecture over time, and what it cost."""
+    torch.set_num_threads(1)
+    weight_part, arch_part, mean, std = halves(work, data)
+    wide = device != "cpu"
+    space = nasbench201(WHOLE, 10) if wide else nasbench201(WHOLE, 10, channels=8, cells=1)
+    if arm == "random_cell":
+        picked = space.sample(np.random.default_rng(seed))
+        return {"curve": [{"seconds": 0.0, "arch": space.format(picked)}], "seconds": 0.0, "memory_mb": None}
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as cache:
+        selectors = {
+            "selector": make(arm, weight_part, seed, Path(cache)),
+            "arch_selector": make(arm, arch_part, seed + 1, Path(cache)),
+        }
+        built = time.monotonic() - began
+        round_ = SUBSET / len(weight_part)
+        whole = arm in ("full", "infobatch")
+        found = darts(
+            space, weight_part, arch_part, seed=seed, mean=mean, std=std, settings=SETTINGS, device=device,
+            epochs=FULL_EPOCHS if whole else ROUNDS * round_, report=0.25 if whole else round_,
+            patience=None if whole else PATIENCE * round_, **selectors,
+        )  # fmt: skip
+    curve = [
+        {
+            "epoch": entry["epoch"], "seconds": built + entry["seconds"], "skips": entry["skips"],
+            "arch": space.format(tuple(entry["arch"])), "entropy": entry["entropy"],
+        }
+        for entry in found.story.history
+    ]  # fmt: skip
+    return {
+        "curve": curve, "seconds": time.monotonic() - began, "stopped": found.story.stopped,
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }  # fmt: skip
+
+
+def truth(data: Path) -> dict[str, tuple[float, float]]:
+    """Cell -> accuracy after 200 epochs on CIFAR-10 and CIFAR-100."""
+    table = load_table(data / "nas" / "nb201_accuracy.parquet")
+    return dict(
+        zip(table.archs, zip(table.accuracies["cifar10"], table.accuracies["cifar100"], strict=True), strict=True)
+    )
+
+
+def figures(cells: dict[str, Any], known: dict[str, tuple[float, float]]) -> list[dict[str, Any]]:
+    """The figures that follow from the cells."""
+    found: list[dict[str, Any]] = []
+
+    def of(arm: str) -> dict[int, dict[str, Any]]:
+        return {int(key.rpartition("/")[2]): cell for key, cell in cells.items() if key.rpartition("/")[0] == arm}
+
+    def last(cell: dict[str, Any], which: int = 0) -> float:
+        return known[cell["curve"][-1]["arch"]][which]
+
+    def add(name: str, samples: list[float], unit: str, **more: Any) -> None:
+        if samples:
+            found.append(results_file.figure(name, samples, unit, **more))
+
+    dds, full, redrawn = of("dds"), of("full"), {**of("random")}
+    add("true_c10", [last(c) for c in dds.values()], "% accuracy", known="beta-DARTS 94.36, full data", reach=94.0)
+    add("true_c100", [last(c, 1) for c in dds.values()], "% accuracy", known="beta-DARTS 73.51, full data", reach=72.5)
+    add(
+        "gain_over_redrawn", [last(dds[s]) - last(redrawn[s]) for s in dds if s in redrawn],
+        "points, paired by seed", reach=0.0,
+    )  # fmt: skip
+    both = sorted(set(dds) & set(full))
+    if both:
+        epochs = [entry["epoch"] for entry in full[both[0]]["curve"]]
+        mean = [float(np.mean([known[full[s]["curve"][i]["arch"]][0] for s in both])) for i in range(len(epochs))]
+        charged = next(i for i, value in enumerate(mean) if value >= max(mean) - 0.1)
+        add(
+            "accuracy_difference", [last(dds[s]) - known[full[s]["curve"][charged]["arch"]][0] for s in both],
+            "points of dds over full data, paired by seed", reach=-0.2,
+        )  # fmt: skip
+        add(
+            "speedup", [full[s]["curve"][charged]["seconds"] / dds[s]["seconds"] for s in both],
+            f"times, full data charged to epoch {epochs[charged]:g}", known="up to 27 (paper)", reach=27.0,
+        )  # fmt: skip
+        add("memory_ratio", [dds[s]["memory_mb"] / full[s]["memory_mb"] for s in both], "times", reach=1.1)
+        space = nasbench201(WHOLE, 10)
+
+        def params(text: str) -> float:
+            return float(COSTS["params"].compute(trace(space.build(space.parse(text)), WHOLE), None))
+
+        add(
+            "params_ratio", [params(dds[s]["curve"][-1]["arch"]) / max(params(full[s]["curve"][charged]["arch"]), 1.0)
+            for s in both], "times, of the networks found",
+        )  # fmt: skip
+    for arm in ARMS:
+        cellsof = of(arm)
+        add(f"true_c10_{arm}", [last(c) for c in cellsof.values()], "% accuracy of the cell at the end")
+        add(f"seconds_{arm}", [c["seconds"] for c in cellsof.values()], "s")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("ARCHSCOUT_DATA"), help="folder of real data")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no new cell after this many minutes")
+    parser.add_argument("--arms", default=",".join(ARMS), help="only these arms")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=2, help="searches at a time, one thread each")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--work", type=Path, default=HERE / "work" / "dds_search")
+    parser.add_argument("--quick", action="store_true", help="a step of two arms on noise; a test of the script")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "dds_search.json")
+    args = parser.parse_args()
+    if args.quick:
+        quick(args.out)
+        return
+    if not args.data or not (args.data / "nas" / "nb201_accuracy.parquet").exists():
+        raise SystemExit("the tables are absent: give --data FOLDER, which holds nas/ and images/")
+    args.work.mkdir(parents=True, exist_ok=True)
+    if not (args.work / "cifar10.npz").exists():
+        cifar10(args.work, args.data)
+    known = truth(args.data)
+    cells = json.loads(args.out.read_text())["cells"] if args.out.exists() else {}
+    jobs = [(arm, seed) for seed in range(args.seeds) for arm in args.arms.split(",") if f"{arm}/{seed}" not in cells]
+    ends = time.monotonic() + 60 * args.minutes
+
+    def save() -> None:
+        results_file.write(
+            args.out, figures(cells, known), command="python benchmarks/dds_search.py --data FOLDER",
+            settings={
+                "supernet": "8 channels, one cell per stage" if args.device == "cpu" else "16 channels, five cells",
+                "subset": SUBSET, "rounds": ROUNDS, "patience": PATIENCE, "full_epochs": FULL_EPOCHS,
+                "search": repr(SETTINGS), "threads": 1, "searches_at_a_time": args.workers,
+            },
+            cells=cells,
+        )  # fmt: skip
+
+    with ProcessPoolExecutor(
+        args.workers, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
+    ) as pool:
+        running: dict[Future[dict[str, Any]], str] = {}
+        waiting = list(reversed(jobs))
+        while waiting or running:
+            while waiting and len(running) < args.workers and time.monotonic() < ends:
+                arm, seed = waiting.pop()
+                running[pool.submit(search, arm, seed, str(args.work), str(args.data), args.device)] = f"{arm}/{seed}"
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                key = running.pop(future)
+                cells[key] = future.result()
+                end = cells[key]["curve"][-1]
+                print(key, f"{cells[key]['seconds']:.0f} s", end["arch"], *known[end["arch"]], flush=True)
+                save()
+    save()
+
+
+def quick(out: Path) -> None:
+    """A few steps on noise with and without a selector: that a search runs and the figures have their form."""
+    draw = np.random.default_rng(0)
+    part = Images(draw.integers(0, 255, (64, 32, 32, 3), dtype=np.uint8), np.arange(64) % 10)
+    space = nasbench201(WHOLE, 10, channels=4, cells=1)
+    cells, mean = {}, np.full(3, 120.0)
+    for arm in ("full", "dds", "random"):
+        make_one = None if arm == "full" else SELECTORS["random"]
+        selector = make_one(part, size=32) if make_one else None
+        found = darts(space, part, part, mean=mean, std=mean / 2, epochs=1, batch_size=16, selector=selector)
+        curve = [{"epoch": e["epoch"], "seconds": e["seconds"], "arch": "cell"} for e in found.story.history]
+        cells[f"{arm}/0"] = {"curve": curve, "seconds": found.story.seconds, "memory_mb": 1.0}
+    results_file.write(out, figures_of_quick(cells), cells=cells)
+
+
+def figures_of_quick(cells: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        results_file.figure(f"seconds_{key.partition('/')[0]}", [cell["seconds"]], "s") for key, cell in cells.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""Differentiable searches: gradients against brute force, planted choices, resume, collapse, and bad settings."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from archscout.differentiable.bilevel import Settings, architecture_gradient, train_supernet
+from archscout.differentiable.choice import softmax
+from archscout.differentiable.darts import by_perturbation, darts
+from archscout.differentiable.pdarts import cap_skips, pdarts, strongest
+from archscout.errors import UserError
+from archscout.selection import SELECTORS
+from archscout.space import SearchSpace
+from archscout.spaces.nasbench201 import nasbench201
+
+
+class Images:
+    def __init__(self, n: int, seed: int, classes: int = 2, side: int = 6) -> None:
+        rng = np.random.default_rng(seed)
+        self.labels = np.arange(n) % classes
+        base = rng.integers(60, 190, (n, 3, side, side))
+        base[self.labels == 1, 0] += 50  # the classes differ in their first channel
+        self.pixels = torch.from_numpy(base.astype(np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, positions):
+        rows = np.asarray(positions)
+        return torch.from_numpy(rows), self.pixels[rows], torch.from_numpy(self.labels[rows])
+
+
+PLACE = {"mean": (125.0, 125.0, 125.0), "std": (40.0, 40.0, 40.0)}
+
+
+class Toy(nn.Module):
+    """Two decisions of three options: options scale the answer of a small smooth network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.alphas = nn.Parameter(torch.tensor([[0.3, -0.2, 0.1], [0.0, 0.2, -0.4]]))
+        self.register_buffer("size", torch.tensor([0.2, 1.0, 2.0]), persistent=False)
+
+    def logits(self):
+        return self.alphas
+
+    def forward(self, images, choice):
+        x = images.mean((2, 3)) if images.ndim == 4 else images
+        hidden = torch.tanh(self.first(x)) * (choice[0] * self.size).sum()
+        return self.second(hidden) * (choice[1] * self.size).sum()
+
+    def derive(self, choice):
+        return tuple(int(i) for i in choice.argmax(1))
+
+
+def toy_space() -> SearchSpace:
+    return SearchSpace(
+        "toy", (3, 6, 6), 2, {"a": (0, 1, 2), "b": (0, 1, 2)}, lambda p: nn.Flatten(), relax_of={"darts": Toy}
+    )
+
+
+@pytest.mark.parametrize("order", [1, 2, "difference"])
+def test_the_architecture_gradient_against_brute_force(order) -> None:
+    """By central differences of L_val(w - rate * step(alpha), alpha) in float64, momentum and decay included."""
+    torch.manual_seed(0)
+    net = Toy().double()
+    train_x, train_y = torch.randn(20, 3).double(), torch.randint(2, (20,))
+    val_x, val_y = torch.randn(20, 3).double(), torch.randint(2, (20,))
+    weights = [p for n, p in net.named_parameters() if n != "alphas"]
+    optimizer = torch.optim.SGD(weights, 0.1, 0.9, weight_decay=3e-4)
+    for _ in range(3):  # so that there is momentum
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(train_x, softmax(net.logits())), train_y).backward()
+        optimizer.step()
+    net.alphas.grad = None
+    rate, settings = 0.4, Settings(order=order)
+
+    def arch_loss(choice, parameters):
+        answers = torch.func.functional_call(net, dict(parameters), (val_x, choice))
+        losses = nn.functional.cross_entropy(answers, val_y, reduction="none")
+        return losses.mean(), losses, answers
+
+    def weight_loss(choice, parameters):
+        return nn.functional.cross_entropy(
+            torch.func.functional_call(net, dict(parameters), (train_x, choice)), train_y
+        )
+
+    architecture_gradient(
+        net, lambda: softmax(net.logits()), arch_loss, weight_loss, lambda c: c.sum() * 0, optimizer, settings, rate
+    )
+    found = net.alphas.grad.clone()
+
+    def after(alphas: torch.Tensor) -> float:
+        other = copy.deepcopy(net)
+        other.alphas.data = alphas
+        moved = other
+        if order != 1:
+            loss = nn.functional.cross_entropy(other(train_x, softmax(other.logits())), train_y)
+            mine = [p for n, p in other.named_parameters() if n != "alphas"]
+            with torch.no_grad():
+                for p, mirror, g in zip(mine, weights, torch.autograd.grad(loss, mine), strict=True):
+                    p -= rate * (g + 3e-4 * p + 0.9 * optimizer.state[mirror]["momentum_buffer"])
+        with torch.no_grad():
+            return float(nn.functional.cross_entropy(moved(val_x, softmax(moved.logits())), val_y))
+
+    wanted = torch.zeros_like(found)
+    for place in np.ndindex(*found.shape):
+        step = torch.zeros_like(found)
+        step[place] = 1e-6
+        wanted[place] = (after(net.alphas.data + step) - after(net.alphas.data - step)) / 2e-6
+    assert (found - wanted).abs().max() < (1e-3 if order == "difference" else 1e-7)
+    if order == 2:  # and the second order is really there
+        first = torch.autograd.grad(nn.functional.cross_entropy(net(val_x, softmax(net.logits())), val_y), net.alphas)[
+            0
+        ]
+        assert (first - wanted).abs().max() > 1e-3
+
+
+def test_finds_the_planted_options_and_leaves_the_global_state() -> None:
+    before = torch.get_rng_state()
+    found = darts(toy_space(), Images(128, 0), Images(128, 1), epochs=12, batch_size=16, arch_lr=0.1, lr=0.05, **PLACE)
+    assert torch.equal(before, torch.get_rng_state())
+    assert found.arch == (2, 2)  # the largest scale learns fastest
+    assert len(found.story.history) == len(found.story.alphas) == 12
+    assert found.story.history[-1]["entropy"] < found.story.history[0]["entropy"]
+    again = darts(toy_space(), Images(128, 0), Images(128, 1), epochs=12, batch_size=16, arch_lr=0.1, lr=0.05, **PLACE)
+    assert again.story.alphas == found.story.alphas
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("sample", ["softmax", "gumbel"])
+def test_searches_nasbench201_with_selected_data_and_resumes_bit_exactly(order, sample, tmp_path: Path) -> None:
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+    one, other = Images(64, 0), Images(64, 1)
+    options = {"epochs": 3, "batch_size": 16, "order": order, "sample": sample, "flip": True, "shift": 1, **PLACE}
+
+    def go(**more):
+        selector = SELECTORS["hard_random"](one, seed=0, share=0.5)
+        return darts(space, one, other, selector=selector, **options, **more)
+
+    whole = go()
+    calls = iter([False, True])
+    path = tmp_path / "search.pt"
+    stopped = go(checkpoint=path, ends=lambda: next(calls))
+    assert stopped.story.stopped == "told to"
+    content = torch.load(path, weights_only=True)
+    content["story"]["stopped"] = None
+    torch.save(content, path)
+    rest = go(checkpoint=path)
+    assert rest.story.alphas == whole.story.alphas
+    assert rest.arch == whole.arch
+    for name, value in whole.supernet.state_dict().items():
+        assert torch.equal(value, rest.supernet.state_dict()[name]), name
+    with pytest.raises(UserError, match="another search"):
+        darts(space, one, other, checkpoint=path, **{**options, "epochs": 4})
+
+
+def test_collapse_into_skips_ends_a_search_that_asks_for_it() -> None:
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+    found = darts(space, Images(32, 0), Images(32, 1), epochs=4, batch_size=16, stop_skips=0, **PLACE)
+    assert found.story.stopped == "0 skips" or "skips" in found.story.stopped
+    assert len(found.story.history) == 1
+    calm = darts(space, Images(32, 0), Images(32, 1), epochs=9, batch_size=16, arch_lr=1e-9, patience=2, **PLACE)
+    assert "same architecture" in calm.story.stopped
+    assert len(calm.story.history) == 3
+
+
+def test_perturbation_keeps_what_is_needed() -> None:
+    net = Toy()
+    with torch.no_grad():
+        net.first.weight.fill_(0.0)
+        net.first.weight[:, 0] = 1.0
+        net.first.bias.fill_(0.0)
+        net.second.weight[0] = -0.05  # unsure, so that a larger scale is always better
+        net.second.weight[1] = 0.05
+        net.second.bias.fill_(0.0)
+    choice = by_perturbation(net, softmax(net.logits()), Images(128, 0), seed=0, device="cpu", **PLACE)
+    assert choice.sum(1).tolist() == [1.0, 1.0]
+    assert net.derive(choice) == (2, 2)
+
+
+def test_pdarts_narrows_and_deepens() -> None:
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+    found = pdarts(
+        space, Images(48, 0), Images(48, 1), epochs=2, batch_size=16, depths=(1, 1, 2), options=(5, 3, 2),
+        dropout=(0.0, 0.3, 0.5), most_skips=1, **PLACE,
+    )  # fmt: skip
+    assert [entry["stage"] for entry in found.story.history] == [0, 0, 1, 1, 2, 2]
+    assert found.supernet.cells_in_all == 6
+    assert all(len(ops) == 2 for ops in found.supernet.allowed)
+    assert all(op in ops for op, ops in zip(found.arch, found.supernet.allowed, strict=True))
+    assert found.supernet.skips(found.arch) <= 1
+    with pytest.raises(UserError, match="as many depths"):
+        pdarts(space, Images(8, 0), Images(8, 1), depths=(1,), **PLACE)
+    with pytest.raises(UserError, match="first stage"):
+        pdarts(space, Images(8, 0), Images(8, 1), depths=(1, 2), options=(3, 2), dropout=(0, 0), **PLACE)
+
+
+def test_strongest_and_the_cap_on_skips() -> None:
+    choice = torch.tensor([[0.1, 0.5, 0.2, 0.15, 0.05]] * 6)
+    choice[2, 1] = 0.4
+    assert strongest(choice[:1], [range(5)], 3) == [(1, 2, 3)]
+    net = nasbench201((3, 6, 6), 2, channels=4, cells=1).relax_of["pdarts"]()
+    capped = net.derive(cap_skips(net, choice, 2))
+    assert net.skips(capped) == 2
+    assert capped[2] == 2  # the weakest skip went first
+    assert net.derive(cap_skips(net, choice, None)) == (1,) * 6
+
+
+def test_a_penalty_moves_the_choice() -> None:
+    found = darts(
+        toy_space(), Images(128, 0), Images(128, 1), epochs=12, batch_size=16, arch_lr=0.1,
+        penalty=lambda choice: 10 * (choice * torch.tensor([0.0, 1.0, 2.0])).sum(), **PLACE,
+    )  # fmt: skip
+    assert found.arch == (0, 0)
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"order": 3}, {"every": 0}, {"lr": 0}, {"beta": -1}, {"batchsize": 4}])
+def test_bad_settings_are_refused(bad: dict) -> None:
+    with pytest.raises(UserError):
+        darts(toy_space(), Images(8, 0), Images(8, 1), **bad, **PLACE)
+
+
+def test_parts_that_share_images_are_refused() -> None:
+    from archscout.data import load
+
+    data = load(
+        (np.zeros((40, 8, 8, 3), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None], np.arange(40) % 2)
+    )
+    part = data.part("train")
+    with pytest.raises(UserError, match="both in the weight data"):
+        train_supernet(Toy(), part, part, Settings(), seed=0, **PLACE)

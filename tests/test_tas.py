@@ -1,0 +1,111 @@
+"""The space of shapes, its supernet, and the search for a shape under a target."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_darts import PLACE, Images
+
+from archscout.costs import COSTS
+from archscout.costs.trace import trace
+from archscout.differentiable.choice import one_hot, softmax
+from archscout.differentiable.tas import full_macs, into_band, tas, two_of
+from archscout.errors import UserError
+from archscout.spaces.plain import plain
+from archscout.spaces.resnet_shape import SHARES, macs_of, resnet_shape
+from archscout.supernets.resnet_shape import interpolated
+
+SHAPE = (3, 8, 8)
+SPACE = resnet_shape(SHAPE, 5, depth=2, width=8)
+
+
+def test_text_canonical_form_and_building() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        arch = SPACE.sample(rng)
+        assert SPACE.parse(SPACE.format(arch)) == arch
+        assert SPACE.canonical(SPACE.canonical(arch)) == SPACE.canonical(arch)
+        assert SPACE.build(arch)(torch.zeros(2, *SHAPE)).shape == (2, 5)
+    for text in ("d1-1-1-w0", "d3-1-1-w0000000000000", "resnet", "d0-1-1-w0000000000000"):
+        with pytest.raises(UserError, match="resnet_shape"):
+            SPACE.parse(text)
+    with pytest.raises(UserError):
+        resnet_shape(SHAPE, 5, depth=0)
+
+
+def test_blocks_that_are_not_there_decide_nothing() -> None:
+    arch = [0, 1, 0] + [7] * 13
+    other = list(arch)
+    other[3 + 3] = 2  # 1.2.a, of a block that a depth of one does not have
+    assert SPACE.canonical(tuple(arch)) == SPACE.canonical(tuple(other))
+
+
+def test_the_largest_is_resnet20() -> None:
+    space = resnet_shape((3, 32, 32), 10)
+    full = space.build((2, 2, 2, *[7] * 19))
+    beside = plain((3, 32, 32), 10)
+    # without the two projections of `plain`: 16 x 32 + 64 and 32 x 64 + 128 parameters
+    wanted = sum(p.numel() for p in beside.build(beside.parse("resnet20-w16")).parameters()) - 2752
+    assert sum(p.numel() for p in full.parameters()) == wanted == 269_722
+
+
+def test_multiply_adds_three_ways() -> None:
+    """By hand from the shapes, by the tracer on the built network, and by the supernet with a one-hot choice."""
+    rng = np.random.default_rng(1)
+    torch.manual_seed(0)
+    supernet = SPACE.relax_of["tas"]()
+    for _ in range(10):
+        arch = SPACE.sample(rng)
+        picks = SPACE.decode(arch)
+        by_hand = macs_of(picks, SHAPE, 5, 2, 8)
+        assert COSTS["macs"].compute(trace(SPACE.build(arch), SHAPE), None) == by_hand
+        # the supernet counts shares without rounding; .5 and 1.0 of 8, 16 and 32 are whole
+        whole = (*arch[:3], *(7 if i > 3 else 2 for i in arch[3:]))
+        expected = supernet.expected_macs(one_hot(whole, 8))
+        assert float(expected) == pytest.approx(macs_of(SPACE.decode(whole), SHAPE, 5, 2, 8))
+    assert full_macs(supernet) == macs_of(SPACE.decode((1, 1, 1, *[7] * 13)), SHAPE, 5, 2, 8)
+
+
+def test_channelwise_interpolation_is_a_mean_of_neighbours() -> None:
+    x = torch.randn(2, 5, 3, 4)
+    for channels in (5, 8, 3, 1):
+        found = interpolated(x, channels)
+        for c in range(channels):
+            low, high = int(np.floor(c * 5 / channels)), int(np.ceil((c + 1) * 5 / channels))
+            assert torch.allclose(found[:, c], x[:, low:high].mean(1), atol=1e-6)
+
+
+def test_two_of_draws_two_that_sum_to_one() -> None:
+    logits = torch.tensor([[0.0, 2.0, -1.0], [0.0, -torch.inf, -torch.inf]]).expand(500, 2, 3)
+    found = two_of(logits, 1.0, torch.Generator().manual_seed(0))
+    assert torch.allclose(found.sum(-1), torch.ones(500, 2))
+    assert ((found[:, 0] > 0).sum(-1) == 2).all()
+    assert (found[:, 1, 0] == 1).all()
+    assert (found[:, 0, 1] > 0).float().mean() > 0.9
+
+
+def test_the_band_is_reached_from_both_sides() -> None:
+    torch.manual_seed(0)
+    supernet = SPACE.relax_of["tas"]()
+    whole = full_macs(supernet)
+    for start in (7, 0):
+        logits = torch.full_like(supernet.alphas, 0.0)
+        logits[3:, start] = 1.0
+        logits[:3, 1 if start else 0] = 1.0
+        choice = softmax(logits + supernet.barred)
+        arch = into_band(supernet, choice, 0.38 * whole, 0.42 * whole)
+        assert 0.37 * whole < macs_of(SPACE.decode(arch), SHAPE, 5, 2, 8) < 0.43 * whole
+
+
+def test_a_search_ends_near_its_target() -> None:
+    found = tas(SPACE, Images(64, 0, side=8), Images(64, 1, side=8), target=0.5, epochs=2, batch_size=16, **PLACE)
+    share = macs_of(SPACE.decode(found.arch), SHAPE, 5, 2, 8) / full_macs(found.supernet)
+    assert 0.45 < share < 0.55
+    assert found.arch == SPACE.canonical(found.arch)
+    with pytest.raises(UserError, match="target"):
+        tas(SPACE, Images(8, 0), Images(8, 1), target=1.5, **PLACE)
+
+
+def test_shares_are_what_the_paper_has() -> None:
+    assert pytest.approx([0.3 + 0.1 * i for i in range(8)]) == SHARES
