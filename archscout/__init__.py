@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from archscout.ranking import rank as rank
     from archscout.result import Result as Result
     from archscout.scoring import score as score
+    from archscout.selection.loader import select as select
+    from archscout.selection.story import Story as Story
+    from archscout.selection.story import select_story as select_story
     from archscout.space import Arch as Arch
     from archscout.space import SearchSpace as SearchSpace
     from archscout.verbs import export as export
@@ -32,6 +35,7 @@ HOME = {
     "Proxy": "probe",
     "Result": "result",
     "SearchSpace": "space",
+    "Story": "selection.story",
     "UserError": "errors",
     "benchmark": "bench.verb",
     "demo": "pipeline",
@@ -43,6 +47,8 @@ HOME = {
     "resume": "pipeline",
     "score": "scoring",
     "search": "pipeline",
+    "select": "selection.loader",
+    "select_story": "selection.story",
     "train": "pipeline",
 }
 __all__ = sorted(HOME)

@@ -101,6 +101,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         facts["correlation"] = correlations(facts["entrants"], facts.get("directions", {}))
     if trained:
         facts["training"] = trained
+    facts |= {name: events[name] for name in ("supernet", "selection") if events.get(name)}
     if audit:
         facts["audit"] = audit_facts(audit, pictures(result.folder))
     if drawing := events.get("network"):

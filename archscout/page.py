@@ -29,6 +29,8 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from archscout import chapters
+
 DRAWN = 4000  # candidates drawn at most
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe and Ito's palette, safe for colour-blind
 PURPLE, SKY = "#CC79A7", "#56B4E9"
@@ -321,6 +323,14 @@ def write_report(facts: Facts | Mapping[str, Any], path: str | Path) -> Path:
 
 def render(facts: Facts | Mapping[str, Any]) -> str:
     """The HTML text of a run's page; `write_report` is the same into a file."""
+    return fill("report.html", _view(facts))
+
+
+def fill(template: str, view: Mapping[str, Any]) -> str:
+    """A page from a template of this package: `view` is what it shows, and `view["figures"]` what plotly draws.
+
+    The template gets the style, plotly.js and the page's own script, and a policy that lets nothing else run.
+    """
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
@@ -331,15 +341,16 @@ def render(facts: Facts | Mapping[str, Any]) -> str:
 
     scripts = [get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n"), read("report.js")]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    view = _view(facts)
     allowed = " ".join(f"'sha256-{value}'" for value in hashes)
-    return environment.get_template("report.html").render(
-        view,
-        css=Markup(read("report.css")),
-        scripts=[Markup(script) for script in scripts],
-        figures=Markup(embed(view["figures"])),
-        policy=f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'",
+    return environment.get_template(template).render(
+        {
+            **view,
+            "css": Markup(read("report.css")),
+            "scripts": [Markup(script) for script in scripts],
+            "figures": Markup(embed(view["figures"])),
+            "policy": f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+            "base-uri 'none'; form-action 'none'",
+        }
     )
 
 
@@ -567,6 +578,13 @@ def _view(facts: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(shown, str):
             absent, shown = shown + (" The run is not finished." if unfinished else ""), {}
         sections.append({"key": key, "title": title, "absent": absent, **shown})
+    for key, title, before, chapter in (
+        ("supernet", "The search by a supernet", "front", chapters.supernet(facts, figures)),
+        ("selection_audit", "Images it was not trained on", "audit", chapters.selection(facts, figures)),
+    ):
+        if chapter is not None:
+            place = next(i for i, section in enumerate(sections) if section["key"] == before)
+            sections.insert(place, {"key": key, "title": title, "absent": "", **chapter})
     return {
         "title": str(facts.get("title") or "archscout report"),
         "version": facts.get("version"),

@@ -44,7 +44,7 @@ def test_the_main_job_with_a_supernet(strategy: str, tmp_path: Path) -> None:
     roles = {entrant["role"] for entrant in result.events["verified"]}
     assert {"finalist", "random"} <= roles
     assert result.best["test"]["n"] > 0
-    assert (tmp_path / "run" / "report.html").exists()
+    assert "The search by a supernet" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_stopped_search_goes_on_to_the_same_architecture(tmp_path: Path) -> None:
@@ -99,3 +99,23 @@ def test_a_linear_model_steers_and_the_count_decides() -> None:
     assert 3 in inside or 2 in inside  # not emptied
     with pytest.raises(UserError, match="raise the limits"):
         within_limits(Costing(space, {"params": 10.0}), choice, big)
+
+
+def test_training_on_selected_images_is_audited_and_shown(tmp_path: Path) -> None:
+    pixels, labels = images(240)
+    result = archscout.train(
+        (pixels, labels), space="plain", arch="resnet8-w8", select="dds", share=0.3, epochs=6, out=tmp_path / "run"
+    )
+    found = result.events["selection"]
+    assert found["selector"] == "dds"
+    assert found["rounds"] >= 15
+    assert 57 <= found["images"] < found["ever"] <= 192
+    assert len(found["audits"]) >= 3
+    assert sum(found["audits"][-1]["images"]) == 192  # train and validation
+    assert {row["number"] for row in found["class"]} == {0, 1}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Images it was not trained on" in page
+    assert "chosen by dds" in page
+    assert "The search by a supernet" not in page
+    plain = archscout.train((pixels, labels), space="plain", arch="resnet8-w8", epochs=1, out=tmp_path / "full")
+    assert "selection" not in plain.events

@@ -12,6 +12,7 @@ from archscout.errors import UserError
 from archscout.selection.quota import draw_stratified
 from archscout.selection.selector import Labelled, Record, Selector
 
+HARDNESS, MASTERY, TOP = 0.5, 0.3, 0.6  # defaults of Dds
 UPDATES = 20  # after which the curriculum is at its end where nobody said how long the training will be
 
 
@@ -61,6 +62,11 @@ def due(record: Record, *, hardness: float, mastery: float, top: float, score: L
     return mastered >= mastery + (top - mastery) * way
 
 
+def due_by_default(record: Record) -> bool:
+    """The update rule of Dds with its default thresholds."""
+    return due(record, hardness=HARDNESS, mastery=MASTERY, top=TOP, score="true")
+
+
 class Dds(Selector):
     """A small subset that moves on: hard images stay, each mastered one gives way to the most different of its class.
 
@@ -93,9 +99,9 @@ class Dds(Selector):
         part: Labelled,
         *,
         embedding: Any = "autoencoder",
-        hardness: float = 0.5,
-        mastery: float = 0.3,
-        top: float = 0.6,
+        hardness: float = HARDNESS,
+        mastery: float = MASTERY,
+        top: float = TOP,
         lately: int = 3,
         score: Literal["true", "published"] = "true",
         patience: int = 3,
