@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -143,6 +144,8 @@ class Selector(Sampler[int], ABC):
             raise UserError("a selector needs at least one image, got an empty part")
         if size is not None and not 0 < size <= n:
             raise UserError(f"a selector's size is from 1 to the {n} images there are, got {size}")
+        if seed < 0:
+            raise UserError(f"a selector's seed is a whole number from 0, got {seed}")
         labels = torch.as_tensor(np.array(part.labels, dtype=np.int64))
         if len(labels) != n or (n and int(labels.min()) < 0):
             raise UserError(f"a selector wants a label from 0 for each of {n} images, got {len(labels)} labels")
@@ -150,7 +153,7 @@ class Selector(Sampler[int], ABC):
         classes = int((torch.bincount(labels) > 0).sum())
         if wanted < classes:
             raise UserError(
-                f"a round of {wanted} of {n} images cannot hold {classes} classes; raise share to {classes / n:.2g}"
+                f"a round of {wanted} of {n} images cannot hold {classes} classes; raise share to {math.ceil(1000 * classes / n) / 1000:g}"
             )
         self.record = Record(labels, wanted, seed)
         self.unbiased = unbiased
