@@ -43,8 +43,8 @@ def predict(run: str | Path, images: Sequence[str | Path]) -> list[Any]:
 def methods(kind: str | None = None) -> list[dict[str, str]]:
     """Every method by kind (space, strategy, select, proxy, cost) with its first line of documentation."""
     from archscout.costs import COSTS
-    from archscout.proxies import DEFAULT, PROXIES
     from archscout.differentiable import DIFFERENTIABLE
+    from archscout.proxies import DEFAULT, PROXIES
     from archscout.selection import SELECTORS
     from archscout.spaces import SPACES
     from archscout.strategies import STRATEGIES

@@ -10,7 +10,7 @@ FOLDER holds images/cifar10_lossless.zip and the tables nas/*.parquet. Four stag
 2. macro: 1,000 random networks of NAS-Bench-Macro are scored by the inputs of the aggregate.
 3. reference: 500 of the 9,445 cells with published scores (NAS-Bench-Suite-Zero), stratified by the published synflow,
    are scored on 64 test images, as there; Spearman's rho with the published scores, per proxy.
-4. picks: for each of `--seeds` seeds (weights and images) a search of its own, ageing evolution over 600 scored cells,
+4. picks: for each of `--seeds` seeds (weights and images) a search of its own, ageing evolution over 400 scored cells,
    chooses one cell by the aggregate.
 
 The form of the aggregate was compared on CIFAR-10. CIFAR-100 and NAS-Bench-Macro decided nothing.
@@ -62,7 +62,7 @@ REFERENCE = {  # ours -> the name of the published score
     "synflow": "synflow", "naswot": "nwot", "jacob_cov": "jacov", "snip": "snip", "grad_norm": "grad_norm",
     "fisher": "fisher", "l2_norm": "l2_norm", "params": "params", "flops": "flops",
 }  # fmt: skip
-CANDIDATES = 600  # of one search for a pick
+CANDIDATES = 400  # of one search for a pick
 SETTINGS = {"batch_size": 64, "images": "balanced", "seed": 0, "seeds": 1, "data": "CIFAR-10, training part"}
 KNOWN = {
     "tau_c10": ".776, AZ-NAS with SynFlow (published)",

@@ -95,7 +95,7 @@ def ranking_table() -> str:
     worst, macro, searches = figures["worst_pick"], figures["tau_macro"], figures["pick_c10"]["n"]
     lines += [
         "",
-        f"Intervals: 95 %, bootstrap over networks; of the network chosen, Student's t over {searches} searches of 600 "
+        f"Intervals: 95 %, bootstrap over networks; of the network chosen, Student's t over {searches} searches of 400 "
         f"cells that differ in weights, images and proposals. The worst pick under any of the 40 limits loses "
         f"{worst['value']:.1f} points. On NAS-Bench-Macro, a space that no choice of ours has seen, tau is "
         f"{number(macro['value'], 2)} ({number(macro['low'], 2)} to {number(macro['high'], 2)}, {macro['n']:,} "

@@ -13,7 +13,6 @@ import archscout.selection
 from archscout.errors import UserError
 from archscout.selection import SELECTORS, Record, Selector
 
-
 NO_METHODS = {"selector", "quota", "loader", "embedding", "furthest", "drift", "story", "page"}
 
 

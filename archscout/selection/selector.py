@@ -153,7 +153,8 @@ class Selector(Sampler[int], ABC):
         classes = int((torch.bincount(labels) > 0).sum())
         if wanted < classes:
             raise UserError(
-                f"a round of {wanted} of {n} images cannot hold {classes} classes; raise share to {math.ceil(1000 * classes / n) / 1000:g}"
+                f"a round of {wanted} of {n} images cannot hold {classes} classes; "
+                f"raise share to {math.ceil(1000 * classes / n) / 1000:g}"
             )
         self.record = Record(labels, wanted, seed)
         self.unbiased = unbiased
