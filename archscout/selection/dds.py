@@ -30,11 +30,11 @@ def hard_scores(record: Record, score: Literal["true", "published"]) -> Tensor:
 def suspects(record: Record, patience: int, doubt: float) -> Tensor:
     """Bool (n,): images whose label is probably wrong, as the network contradicted it all along.
 
-    An image is suspected once it was observed `patience` times with a mean margin below -doubt. Rare classes look like
+    An image is suspected once it was judged `patience` times (see Record) with a mean margin below -doubt. Rare classes look like
     wrong labels to a young network, so of each class at most a third of the observed images is suspected, the worst.
     Source of the margin: Pleiss et al. 2020, arXiv:2001.10528; the rule here is simpler, without threshold samples.
     """
-    doubtful = (record.observed >= max(patience, 1)) & (record.margin < -doubt)
+    doubtful = (record.judged >= max(patience, 1)) & (record.margin < -doubt)
     if not patience or not doubtful.any():
         return doubtful & bool(patience)
     order = torch.argsort(record.margin, stable=True)
@@ -142,7 +142,7 @@ class Dds(Selector):
         leaving = subset[easy]
         coming = self._successors(leaving, excluded, draw)
         if (coming < 0).any():  # too few are left of a class: those that left lately may come back
-            excluded = torch.zeros_like(excluded)
+            excluded = doubtful.clone()
             excluded[subset] = True
             excluded[coming[coming >= 0]] = True
             again = leaving[coming < 0]

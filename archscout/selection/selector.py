@@ -37,8 +37,11 @@ class Record:
                  three.
     confidence:  float32, the last probability of the predicted class.
     true:        float32, the last probability of the image's own class; equal to `confidence` where it was right.
-    margin:      float32, `true` less the largest probability of another class, the mean over all observations;
-                 low for an image whose label the network keeps contradicting (Pleiss et al. 2020, arXiv:2001.10528).
+    margin:      float32, `true` less the largest probability of another class, the mean over the outcomes that were
+                 judged; low for an image whose label the network keeps contradicting (Pleiss et al. 2020,
+                 arXiv:2001.10528).
+    judged:      int64, how many outcomes `margin` is the mean of: those since the network was able.
+    able:        1 from the round after the first in which half of the images were answered right, before that 0.
     observed:    int64, how many outcomes were recorded.
     seen:        int64, the round in which the image was last trained on, counted from 1; zero for never.
     times:       int64, in how many rounds the image was chosen.
@@ -59,12 +62,14 @@ class Record:
     confidence: Tensor = field(init=False)
     true: Tensor = field(init=False)
     margin: Tensor = field(init=False)
+    judged: Tensor = field(init=False)
     observed: Tensor = field(init=False)
     seen: Tensor = field(init=False)
     times: Tensor = field(init=False)
     subset: Tensor = field(init=False)
     weights: Tensor = field(init=False)
     changes: Tensor = field(init=False)
+    able: int = 0
     round: int = 0
     spent: int = 0
     before: int = 0
@@ -75,7 +80,7 @@ class Record:
         n = len(self.labels)
         for name in _FLOATS:
             setattr(self, name, torch.zeros(n))
-        for name in ("observed", "seen", "times"):
+        for name in ("observed", "judged", "seen", "times"):
             setattr(self, name, torch.zeros(n, dtype=torch.int64))
         self.weights = torch.ones(n)
         self.subset = torch.zeros(0, dtype=torch.int64)
@@ -100,8 +105,8 @@ class Record:
 
 
 _FLOATS = ("loss", "confidence", "true", "margin")
-_STATE = (*_FLOATS, "observed", "seen", "times", "subset", "weights", "changes")
-_NUMBERS = ("round", "seed", "size", "spent", "before", "total")
+_STATE = (*_FLOATS, "observed", "judged", "seen", "times", "subset", "weights", "changes")
+_NUMBERS = ("able", "round", "seed", "size", "spent", "before", "total")
 
 
 class Selector(Sampler[int], ABC):
@@ -177,6 +182,9 @@ class Selector(Sampler[int], ABC):
         record, together = self.record, _processes() > 1
         if together and record.round:
             self._gather()
+        last = record.subset[record.seen[record.subset] == record.round] if record.round else record.subset
+        if len(last) and not record.able:
+            record.able = int((record.true[last] >= record.confidence[last]).double().mean() >= 0.5)
         record.round, record.before = record.round + 1, record.spent
         record.generator = np.random.default_rng([record.seed, record.round])
         chosen = self._chosen() if not together or dist.get_rank() == 0 else None
@@ -260,9 +268,11 @@ class Selector(Sampler[int], ABC):
         record.loss[index] = losses.detach().float().cpu()
         record.true[index] = true.cpu()
         record.confidence[index] = torch.maximum(true, other).cpu()
-        number = record.observed[index] + 1
-        record.margin[index] += ((true - other).cpu() - record.margin[index]) / number
-        record.observed[index] = number
+        record.observed[index] += 1
+        if record.able:
+            number = record.judged[index] + 1
+            record.margin[index] += ((true - other).cpu() - record.margin[index]) / number
+            record.judged[index] = number
         record.seen[index] = record.round
 
     def _gather(self) -> None:
@@ -274,7 +284,8 @@ class Selector(Sampler[int], ABC):
         subset = record.subset.sort().values
         mine = (record.seen[subset] == record.round).double()
         columns = [getattr(record, name)[subset].double() * mine for name in _FLOATS]
-        table = torch.stack([*columns, record.observed[subset].double() * mine, mine])
+        counts = [getattr(record, name)[subset].double() * mine for name in ("observed", "judged")]
+        table = torch.stack([*columns, *counts, mine])
         place = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
         table = table.to(place)
         dist.all_reduce(table)
@@ -283,7 +294,8 @@ class Selector(Sampler[int], ABC):
         at, table = subset[known], table[:, known] / table[-1, known]
         for name, column in zip(_FLOATS, table, strict=False):
             getattr(record, name)[at] = column.float()
-        record.observed[at] = table[-2].round().long()
+        for name, column in zip(("observed", "judged"), table[-3:-1], strict=True):
+            getattr(record, name)[at] = column.round().long()
         record.seen[at] = record.round
 
     def __iter__(self) -> Iterator[int]:
