@@ -37,6 +37,7 @@ from archscout.spaces import SPACES
 
 HERE = Path(__file__).resolve().parent
 SCORES = HERE / "results" / "ranking_scores.parquet"
+SAMPLE = HERE / "results" / "ranking_sample.parquet"  # fewer networks, for proxies that have no column in SCORES
 RESULTS = HERE / "results" / "proxy_cards.json"
 PAGE = HERE.parent / "docs" / "proxies.md"
 ENERGY = "edgegpu_energy"
@@ -70,9 +71,15 @@ def main() -> None:
             raise SystemExit(f"wanted {SCORES} (made by ranking.py) and the tables in {tables}")
         frame = pd.read_parquet(SCORES)
         table = load_table(tables / "nb201_accuracy.parquet", [tables / "nb201_hwnasbench.parquet"])
+        found = measured(frame, table)
+        if SAMPLE.exists():
+            rest = pd.read_parquet(SAMPLE)
+            rest = rest[["arch", *(name for name in rest if name != "arch" and name not in frame)]]
+            known = {figure["name"] for figure in found}
+            found += [figure for figure in measured(rest, table) if figure["name"] not in known]
         results_file.write(
             args.out,
-            measured(frame, table),
+            found,
             command="python benchmarks/proxy_cards.py --data FOLDER",
             interval="95 %, 200 bootstrap samples of the networks; of random: the extremes of 10 draws",
             cells=len(frame),
@@ -225,15 +232,22 @@ def overview(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """One row per proxy in the order of the registry, the aggregate first and random scores last."""
     titles = ["proxy", "reads", *(title for *_, title, _ in FIGURES.values()), "fails"]
     lines = ["## Overview", "", f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    most = max((figure["n"] for name, figure in figures.items() if name.startswith("tau_c10.")), default=0)
+    fewer = set()
     for name in ("aggregate", *PROXIES, "random"):
         proxy = PROXIES.get(name)
         link = f"[{name}](#{name})" if proxy else f"*[{name}](#{name})*"
+        if 0 < (n := figures.get(f"tau_c10.{name}", {}).get("n", 0)) < most:
+            link, fewer = link + " †", fewer | {n}
         cells = [f"**{link}**" if name in DEFAULT else link, proxy.data if proxy else ""]
         if f"tau_c10.{name}" in figures:
             cells += [both(figures, word, name) for word in FIGURES] + [share(figures, name)]
         else:
             cells += [NOT_MEASURED] + len(FIGURES) * [""]
         lines.append(f"| {' | '.join(cells)} |")
+    if fewer:
+        words = " or ".join(f"{n:,}" for n in sorted(fewer))
+        lines += ["", f"† Over a random sample of the networks, {words} of them: a top network and a regret among those."]
     return "\n".join(lines)
 
 

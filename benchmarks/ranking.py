@@ -2,7 +2,7 @@
 
     python benchmarks/ranking.py --data FOLDER [--minutes 60] [--seeds 10] [--quick]
 
-FOLDER holds images/cifar10_lossless.zip and the tables nas/*.parquet. Four stages, each in pieces that are kept in
+FOLDER holds images/cifar10_lossless.zip and the tables nas/*.parquet. Five stages, each in pieces that are kept in
 `--work` and skipped when done:
 
 1. cells: every canonical cell of NAS-Bench-201 (6,040) is scored once by all proxies of SHOWN, on CIFAR-10 images.
@@ -10,7 +10,8 @@ FOLDER holds images/cifar10_lossless.zip and the tables nas/*.parquet. Four stag
 2. macro: 1,000 random networks of NAS-Bench-Macro are scored by the inputs of the aggregate.
 3. reference: 500 of the 9,445 cells with published scores (NAS-Bench-Suite-Zero), stratified by the published synflow,
    are scored on 64 test images, as there; Spearman's rho with the published scores, per proxy.
-4. picks: for each of `--seeds` seeds (weights and images) a search of its own, ageing evolution over 400 scored cells,
+4. sample: the first 250 cells are scored by all proxies of the registry, for the cards (results/ranking_sample.parquet).
+5. picks: for each of `--seeds` seeds (weights and images) a search of its own, ageing evolution over 400 scored cells,
    chooses one cell by the aggregate.
 
 The form of the aggregate was compared on CIFAR-10. CIFAR-100 and NAS-Bench-Macro decided nothing.
@@ -57,6 +58,7 @@ SHOWN = (
     "params", "macs", "flops", "layers", "synflow", "naswot", "jacob_cov", "zen", "expressivity", "progressivity",
     "trainability", "variance_growth", "short_path",
 )  # fmt: skip
+SAMPLE = 250  # cells that all proxies score
 PIECE = 250  # architectures of one call of rank
 REFERENCE = {  # ours -> the name of the published score
     "synflow": "synflow", "naswot": "nwot", "jacob_cov": "jacov", "snip": "snip", "grad_norm": "grad_norm",
@@ -119,6 +121,12 @@ def main() -> None:
     write_scores(cells, kept)
     macro = score_pieces(canonical_texts("macro")[:1000], "macro", INPUTS, images, args.work, args.workers, ends)
     reference = reference_figures(args.data, args.work, args.workers, ends)
+    everything = [name for name in PROXIES if name not in ("dss",)]  # attention alone has that
+    sample = score_pieces(
+        canonical_texts("nasbench201")[:SAMPLE], "nasbench201-sample", everything, images, args.work, args.workers, ends
+    )
+    if len(sample):
+        write_scores(sample, HERE / "results" / "ranking_sample.parquet")
     picked = {seed: pick(seed, images, args.work, args.workers, ends) for seed in range(args.seeds)}
     table = load_table(args.data / "nas" / "nb201_accuracy.parquet", [args.data / "nas" / "nb201_hwnasbench.parquet"])
     macro_table = load_table(args.data / "nas" / "nas_bench_macro_cifar10.parquet") if len(macro) else None

@@ -73,6 +73,7 @@ def resnet_shape(input_shape: Shape, classes: int, depth: int = 3, width: int = 
     return SearchSpace(
         name="resnet_shape", input_shape=input_shape, classes=classes, choices=choices, build_from=build_from,
         canonical_of=canonical, format_of=format_of, parse_of=parse_of, describe=describe, relax_of={"tas": relax},
+        distinct=len(SHARES) * sum(len(SHARES) ** (2 * d) for d in range(1, depth + 1)) ** 3,
     )  # fmt: skip
 
 
