@@ -65,7 +65,7 @@ def table() -> str:
 
 
 ROWS = {
-    "tau": ("Kendall's tau, all cells", 2),
+    "tau": ("Kendall's tau, all cells", 3),
     "top5": ("Spearman's rho in the best 5 %", 2),
     "regret_energy": ("points lost under a limit on energy, mean of 20 limits", 2),
     "hv_latency": ("hypervolume of the front under latency limits, share of the true one", 3),
