@@ -74,7 +74,7 @@ def main() -> None:
     results_file.write(
         args.out,
         figures(scores, truth),
-        command="python benchmarks/images.py --data FOLDER",
+        command=f"python benchmarks/images.py --data FOLDER --cells {args.cells} --seeds {args.seeds}",
         settings={"cells": len(texts), "batch_size": size, "seeds": {kind: len(v) for kind, v in scores.items()}},
     )
 
