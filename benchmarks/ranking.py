@@ -123,8 +123,9 @@ def main() -> None:
     reference = reference_figures(args.data, args.work, args.workers, ends)
     everything = [name for name in PROXIES if name not in ("dss",)]  # attention alone has that
     sample = score_pieces(
-        canonical_texts("nasbench201")[:SAMPLE], "nasbench201-sample", everything, images, args.work, args.workers, ends
-    )
+        canonical_texts("nasbench201")[:SAMPLE], "nasbench201", everything, images, args.work, args.workers, ends,
+        name="sample",
+    )  # fmt: skip
     if len(sample):
         write_scores(sample, HERE / "results" / "ranking_sample.parquet")
     picked = {seed: pick(seed, images, args.work, args.workers, ends) for seed in range(args.seeds)}
@@ -157,12 +158,13 @@ def score_pieces(
     workers: int,
     ends: float,
     kept: Path | None = None,
+    name: str | None = None,
 ) -> pd.DataFrame:
     """The scores of the first texts, as many as are done by `ends`: arch and a column per proxy.
 
     `kept`: scores of an earlier session, which are taken over where the folder `work` has none.
     """
-    out = work / f"{space}.csv"
+    out = work / f"{name or space}.csv"
     log = Path(f"{out}.log")
     options: dict[str, Any] = {"proxies": list(proxies), "data": images, "out": out, "batch_size": 64}
     if not log.exists() and kept is not None and kept.exists():
