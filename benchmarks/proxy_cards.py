@@ -247,7 +247,10 @@ def overview(figures: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     if fewer:
         words = " or ".join(f"{n:,}" for n in sorted(fewer))
-        lines += ["", f"† Over a random sample of the networks, {words} of them: a top network and a regret among those."]
+        lines += [
+            "",
+            f"† Over a random sample of the networks, {words} of them: a top network and a regret among those.",
+        ]
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ FOLDER holds images/cifar10_lossless.zip and the tables nas/*.parquet. Five stag
 2. macro: 1,000 random networks of NAS-Bench-Macro are scored by the inputs of the aggregate.
 3. reference: 500 of the 9,445 cells with published scores (NAS-Bench-Suite-Zero), stratified by the published synflow,
    are scored on 64 test images, as there; Spearman's rho with the published scores, per proxy.
-4. sample: the first 250 cells are scored by all proxies of the registry, for the cards (results/ranking_sample.parquet).
+4. sample: the first 250 cells are scored by all proxies, for the cards (results/ranking_sample.parquet).
 5. picks: for each of `--seeds` seeds (weights and images) a search of its own, ageing evolution over 400 scored cells,
    chooses one cell by the aggregate.
 

@@ -99,7 +99,8 @@ def ranking_table() -> str:
         f"cells that differ in weights, images and proposals. The worst pick under any of the 40 limits loses "
         f"{worst['value']:.1f} points. On NAS-Bench-Macro, a space that no choice of ours has seen, tau is "
         f"{number(macro['value'], 2)} ({number(macro['low'], 2)} to {number(macro['high'], 2)}, {macro['n']:,} "
-        f"networks; params {number(macro['beside']['params']['value'], 2)}, macs {number(macro['beside']['macs']['value'], 2)}). Re-run: "
+        f"networks; params {number(macro['beside']['params']['value'], 2)}, macs "
+        f"{number(macro['beside']['macs']['value'], 2)}). Re-run: "
         f"`{found['command']}`, in pieces with `--minutes 60`.",
     ]
     return "\n".join(lines)

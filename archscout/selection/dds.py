@@ -30,8 +30,9 @@ def hard_scores(record: Record, score: Literal["true", "published"]) -> Tensor:
 def suspects(record: Record, patience: int, doubt: float) -> Tensor:
     """Bool (n,): images whose label is probably wrong, as the network contradicted it all along.
 
-    An image is suspected once it was judged `patience` times (see Record) with a mean margin below -doubt. Rare classes look like
-    wrong labels to a young network, so of each class at most a third of the observed images is suspected, the worst.
+    An image is suspected once it was judged `patience` times (see Record) with a mean margin below -doubt. Rare classes
+    look like wrong labels to a young network, so of each class at most a third of the observed images is suspected, the
+    worst.
     Source of the margin: Pleiss et al. 2020, arXiv:2001.10528; the rule here is simpler, without threshold samples.
     """
     doubtful = (record.judged >= max(patience, 1)) & (record.margin < -doubt)

@@ -533,9 +533,9 @@ def _normaliser(
         spread = (squares - total.square()).clamp_min(0).sqrt()
         mean = total if mean is None else mean
         std = torch.where(spread > 1e-6 * total.abs(), spread, 1.0) if std is None else std
-    if any(np.asarray(each).size not in (1, channels) for each in (mean, std)):
+    centre, scale = (torch.as_tensor(each, dtype=torch.float32).view(1, -1, 1, 1) for each in (mean, std))
+    if not {centre.numel(), scale.numel()} <= {1, channels}:
         raise UserError(f"mean and std have one value per channel, {channels}; got {_plain(mean)} and {_plain(std)}")
-    centre, scale = (torch.as_tensor(np.array(each, dtype=np.float32)).view(1, -1, 1, 1) for each in (mean, std))
     if not (scale > 0).all():
         raise UserError(f"std is above 0 in every channel, got {_plain(std)}")
     return lambda images: (

@@ -32,14 +32,16 @@ from archscout.errors import UserError, unknown
 MODES = ("auto", "brute", "radius", "tree", "approximate")
 SEGMENT = 1024  # queries that are settled together
 CANDIDATES = 6  # outer points per query of a segment, to begin with
+WIDE = 8  # points from which the candidates are chosen, for each one that is gone or asked for
+SAMPLE = 64  # queries that choose them
 CELLS = 2**23  # of the largest matrix of distances: 32 MB in float32
 TILE = 2**18  # cells of a matrix of distances that is looked at once and dropped; stays in the processor's cache
 PIVOTS = 64  # points from which candidates are furthest
 LEAF = 64  # points at most
-DEPTH = 64  # length of the lists from which queries choose, to begin with
+DEPTH = 64  # least length of the lists from which queries choose
 PAIRS = 2**20  # of a query and a candidate whose distance is taken in float64 at once
 TIES = 4096  # points that count as just as far as an answer, within rounding, and are added to the candidates at once
-ALLOWED = 2**32  # multiply-adds of the second step for one segment, above which `auto` leaves it out
+ALLOWED = 2**33  # multiply-adds of the second step for one segment, above which `auto` leaves it out
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Furthest:
         names, starts = np.unique(self.groups[order], return_index=True)
         self.place = np.empty(len(order), np.int64)  # of each position in the stored order of its group
         self.parts: dict[int, Group] = {}
-        for name, members in zip(names.tolist(), np.split(order, starts[1:]), strict=True):
+        for name, start, stop in zip(names.tolist(), starts, [*starts[1:], len(order)], strict=True):
+            members = order[start:stop]
             group = _stored(self.points, members, tree=mode == "tree")
             self.parts[name] = group
             self.place[group.members] = np.arange(len(members))
@@ -303,9 +306,9 @@ class Segment:
         group, rows = self.group, self.rows
         columns = self.columns[np.argsort(group.members[self.columns])]
         self.found, self.reach = np.full(len(rows), -1, np.int64), np.full(len(rows), -np.inf)
-        first, depth = 0, DEPTH
+        first, block = 0, 4 * DEPTH
         while first < len(rows) and len(columns):
-            lists = _lists(group, self.points, rows[first:], columns, depth)
+            lists = _lists(group, self.points, rows[first : first + block], columns)
             entry, settled = _defer(lists, len(columns))
             has = np.flatnonzero(entry >= 0)
             given = lists.column[entry[has]]
@@ -313,7 +316,7 @@ class Segment:
             self.reach[first + has] = lists.distance[entry[has]]
             columns = np.delete(columns, given)
             first += settled
-            depth *= 2
+            block = 2 * block if settled == block else max(DEPTH, settled)
 
     def look(self, places: np.ndarray, excess: np.ndarray) -> None:
         """Takes in those places whose `excess` says that they are further from some query than what that query has.
@@ -341,8 +344,7 @@ def _settle(
     """
     count = int(alive.sum())
     wanted = min(count, CANDIDATES * max(len(rows), SEGMENT // 4) + 1)  # one is left for the last query, not itself
-    likely = group.priority[: wanted + len(alive) - count]
-    segment = Segment(group, points, rows, likely[alive[likely]][:wanted], alive.copy())
+    segment = Segment(group, points, rows, _candidates(group, rows, alive, wanted), alive.copy())
     if wanted == count:
         return segment.found, True
     if mode == "approximate":
@@ -354,6 +356,25 @@ def _settle(
     else:
         _look_by_radius(segment, everything=mode == "brute")
     return segment.found, True
+
+
+def _candidates(group: Group, rows: np.ndarray, alive: np.ndarray, wanted: int) -> np.ndarray:
+    """The places (wanted,) of points that are alive and that some of a sample of the queries find far.
+
+    They are among the next ones by priority: more the more points are gone, as those that are left of a much used
+    region are the ones that nobody wanted.
+    """
+    gone = len(alive) - int(alive.sum())
+    many = min(len(alive) - gone, max(wanted, min(WIDE * (gone + len(rows)), CELLS // SAMPLE)))
+    likely = group.priority[: many + gone]
+    likely = likely[alive[likely]][:many]
+    if many == wanted:
+        return likely
+    some = rows[:: -(-len(rows) // SAMPLE)]
+    values = _distances(group.x[torch.from_numpy(some)], group.x[torch.from_numpy(likely)], 4 * DEPTH)
+    level = torch.from_numpy(_level(values, 4 * DEPTH, 2 * DEPTH)).float()
+    promise = (values - level[:, None]).amax(0).numpy()[:many]
+    return likely[np.argpartition(-promise, wanted)[:wanted]]
 
 
 @dataclass(frozen=True)
@@ -371,46 +392,59 @@ class Lists:
     whole: bool
 
 
-def _lists(group: Group, points: np.ndarray, rows: np.ndarray, columns: np.ndarray, depth: int) -> Lists:
-    """Lists of at least `depth` candidates each, for the first of the queries, as many as memory allows.
-
-    Candidates are dealt into buckets. The depth-th largest of the buckets' maxima is below at least `depth` entries and
-    above almost all others, and costs less than a selection among all.
-    """
+def _lists(group: Group, points: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Lists:
+    """Lists of at least `DEPTH` candidates each, for the first of the queries, as many as memory allows."""
     many, own = len(columns), group.members[rows]
     rows = rows[: max(1, CELLS // many)]
     q = group.x[torch.from_numpy(rows)]
     c = group.x[torch.from_numpy(columns)]
-    buckets, base = 4 * depth, q.double().square().sum(1).numpy()
-    whole = many <= 2 * buckets
+    base = q.double().square().sum(1).numpy()
+    whole = many <= 8 * DEPTH
     if whole:
         row, column = np.divmod(np.arange(len(rows) * many), many)
         level = np.full(len(rows), -np.inf)
     else:
-        width = -(-many // buckets)
-        norms = torch.full((width * buckets,), -torch.inf)
-        norms[:many] = c.square().sum(1)
-        padded = torch.cat([c, torch.zeros(width * buckets - many, c.shape[1])])
-        values = torch.addmm(norms, q, padded.T, alpha=-2)  # squared distance less |q|^2
-        level = values.view(-1, width, buckets).amax(1).topk(depth + 1, dim=1).values[:, -1].double().numpy()
-        near = torch.from_numpy((level - 2 * group.margin).astype(np.float32))
-        chosen = np.flatnonzero((values >= near[:, None]).numpy())
-        row, column = np.divmod(chosen, width * buckets)
+        values = _distances(q, c, 4 * DEPTH)
+        level = _level(values, 4 * DEPTH, DEPTH + 1)
+        least = torch.from_numpy((level - 2 * group.margin).astype(np.float32))
+        row, column = np.divmod(np.flatnonzero((values >= least[:, None]).numpy()), values.shape[1])
     if len(row) > PAIRS:
         few = max(1, int(row[PAIRS]))  # whole lists only
         inside = row < few
         rows, row, column = rows[:few], row[inside], column[inside]
+    near, far = points[own[: len(rows)]], points[group.members[columns]]
     distance = np.empty(len(row))
-    for first in range(0, len(row), 2**16):
-        part = slice(first, first + 2**16)
-        apart = points[own[row[part]]].astype(np.float64) - points[group.members[columns[column[part]]]]
+    for first in range(0, len(row), 4096):
+        part = slice(first, first + 4096)
+        apart = np.subtract(near[row[part]], far[column[part]], dtype=np.float64)
         distance[part] = np.einsum("ij,ij->i", apart, apart)
     distance /= group.scale**2
     sure = (distance - base[row] >= level[row] - group.margin) & (own[row] != group.members[columns[column]])
     row, column, distance = row[sure], column[sure], distance[sure]
-    order = np.lexsort((-distance, row))
-    ends = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(rows)))])
+    count = np.bincount(row, minlength=len(rows))
+    ends = np.concatenate([[0], np.cumsum(count)])
+    table = np.full((len(rows), int(count.max())), np.inf)
+    table[row, np.arange(len(row)) - ends[row]] = -distance
+    order = np.argsort(table, axis=1, kind="stable") + ends[:-1, None]
+    order = order[np.arange(table.shape[1]) < count[:, None]]
     return Lists(ends, column[order], distance[order], whole)
+
+
+def _distances(q: torch.Tensor, c: torch.Tensor, buckets: int) -> torch.Tensor:
+    """Squared distances of q (b, d) and c (m, d) less |q|^2, with columns of -inf up to a multiple of `buckets`."""
+    more = -len(c) % buckets
+    norms = torch.cat([c.square().sum(1), torch.full((more,), -torch.inf)])
+    return torch.addmm(norms, q, torch.cat([c, torch.zeros(more, c.shape[1])]).T, alpha=-2)
+
+
+def _level(values: torch.Tensor, buckets: int, rank: int) -> np.ndarray:
+    """Some value (b,) float64 that at least `rank` of the values of its row reach, and few more: values (b, m).
+
+    It is the rank-th largest of the maxima of buckets into which the columns are dealt in turn; m is a multiple of
+    their number. That costs less than a selection among all values.
+    """
+    tops = values.view(len(values), -1, buckets).amax(1).numpy()
+    return np.partition(tops, buckets - rank, axis=1)[:, buckets - rank].astype(np.float64)
 
 
 def _defer(lists: Lists, many: int) -> tuple[np.ndarray, int]:

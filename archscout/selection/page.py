@@ -81,7 +81,7 @@ def view_of(facts: Mapping[str, Any], pictures: Mapping[int, str]) -> dict[str, 
         "audits": audits,
         "drift": drift_text(facts["final"]),
         "by_class": split,
-        "by_cluster": sorted(clusters, key=lambda entry: -entry["gap"] if entry["gap"] is not None else 2.0),
+        "by_cluster": sorted(clusters, key=lambda entry: -entry["behind"] if entry["behind"] is not None else 2.0),
         "legend": list(zip(classes, COLOURS, strict=False)) if len(classes) <= CLASSES else [],
         "time": {
             "total": total,
@@ -136,7 +136,7 @@ def tiles(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
             "value": count(len(rounds)),
             "notes": [
                 f"{facts['updates']} began with other images",
-                f"{facts['epochs']:.3g} times as many images as there are",
+                f"as many images as {facts['epochs']:.3g} epochs",
             ],
         },
         {
@@ -395,19 +395,27 @@ def by_group(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -> 
     """Rows of a table by class or cluster, with how much worse never chosen images are than once chosen ones."""
     found = []
     for row in rows:
-        _, once, never = row["accuracy"]
+        selected, once, never = row["accuracy"]
         gap = None if once is None or never is None else once - never
+        behind = gap if gap is not None or None in (selected, never) else selected - never
         name = names[row["number"]] if names else f"cluster {row['number'] + 1}"
         complete = sum(value is not None for value in row["accuracy"]) > 1
         found.append(
-            {"name": name, "gap": gap, "complete": complete, "images": row["images"], "accuracy": row["accuracy"]}
+            {
+                "name": name,
+                "gap": gap,
+                "behind": behind,
+                "complete": complete,
+                "images": row["images"],
+                "accuracy": row["accuracy"],
+            }
         )
     return found  # fmt: skip
 
 
 def groups_figure(rows: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> dict[str, Any]:
     """Accuracy of the three groups in each class, the largest gap on top."""
-    order = sorted(rows, key=lambda entry: -entry["gap"] if entry["gap"] is not None else 2.0)[:LISTED]
+    order = sorted(rows, key=lambda entry: -entry["behind"] if entry["behind"] is not None else 2.0)[:LISTED]
     places = list(range(len(order)))
     lines = []
     least = 100 * min(value for entry in order for value in entry["accuracy"] if value is not None)
@@ -433,6 +441,7 @@ def groups_figure(rows: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> d
                 },
             }
             for k, name in enumerate(groups)
+            if any(entry["accuracy"][k] is not None for entry in order)
         ],
         "layout": {
             "height": 120 + 26 * len(order),
@@ -456,7 +465,11 @@ def drift_text(final: Mapping[str, Any]) -> str:
     if not final["images"][2]:
         return "Every image was chosen at least once, so none is left out."
     if final["gap"] is None:
-        return "No class has both images that were chosen before and images that never were: nothing can be compared."
+        selected, _, never = final["accuracy"]
+        return (
+            "It cannot be told, as no class has both images that left the subset and images that never were in it. "
+            f"Of the images never chosen {percent(never)} are answered right, of those trained on {percent(selected)}."
+        )
     gap, error = 100 * final["gap"], 100 * final["error"]
     size = f"{abs(gap):.1f} points (± {2 * error:.1f}, two standard errors)"
     if final["drifted"]:
