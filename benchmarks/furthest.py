@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few Gaussian points; a test of the script")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "furthest.json")
     args = parser.parse_args()
-    full, size, few, repeats = (20_000, 1_000, 100, 2) if args.quick else (FULL, SUBSET, FEW, args.repeats)
+    full, size, few, repeats = (6_000, 300, 60, 2) if args.quick else (FULL, SUBSET, FEW, args.repeats)
     sources = {"_gaussian": Points(None, None)}
     if not args.quick:
         if args.data is None:

@@ -30,7 +30,7 @@ def test_the_page_on_your_own_loop_runs(tmp_path: Path) -> None:
     """Its blocks one after another, as the page says."""
     script = tmp_path / "loop.py"
     script.write_text("\n".join(LOOP))
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     shares = [float(share) for share in re.findall(r"^(?:all images|selected): ([\d.]+)$", done.stdout, flags=re.M)]
     assert len(shares) == 2
