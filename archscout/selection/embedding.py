@@ -29,11 +29,13 @@ SIDE = 32  # pixels of the longer side that the encoder sees
 PRETRAINED_SIDE = 224
 SEEN = 150_000  # images that the autoencoder is trained on, with repeats
 PASSES = 30  # over the images, at most
-BATCH = 128
+BATCHES = (32, 128)  # fewest and most images per step
+STEPS = 1500  # that small data get by small batches
 GROUP = 4  # images of one class that come together in a pass
-LR = 3e-3
+LR = 5e-3
 WARMUP = 0.25
-SIMILARITY = 1.0  # weight of the triplet term beside the reconstruction error
+DECAY = 0.05
+SIMILARITY = 2.0  # weight of the triplet term beside the reconstruction error
 SAMPLE = 4096  # images from which mean, deviation and principal axes are taken
 BLOCK_BYTES = 32_000_000
 
@@ -213,6 +215,7 @@ def autoencoder(channels: int, size: tuple[int, int], dims: int, seed: int) -> t
             out = min(128, 32 * 2**step)
             layers += [nn.Conv2d(width, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
             width, high, wide = out, (high + 1) // 2, (wide + 1) // 2
+        layers += [nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * high * wide, dims))
         decoder = nn.Sequential(nn.Linear(dims, channels * size[0] * size[1]), nn.Unflatten(1, (channels, *size)))
     return encoder.to(memory_format=torch.channels_last), decoder
@@ -240,12 +243,14 @@ def train_encoder(
     """
     labels = np.asarray(labels, dtype=np.int64)
     n = len(labels)
-    batches = max(1, round(n / BATCH))  # of a pass
-    steps = max(1, round(min(seen, PASSES * n) / n * batches))
+    total = min(seen, PASSES * n)
+    size = min(max(2 ** round(math.log2(total / STEPS)), BATCHES[0]), BATCHES[1])
+    batches = max(1, round(n / size))  # of a pass
+    steps = max(1, round(total / n * batches))
     encoder.to(device).train()
     decoder.to(device).train()
     parameters = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=DECAY, fused=True)
     draw = np.random.default_rng([seed % 2**64, 1])
     began = time.monotonic()
     for step in range(steps):
