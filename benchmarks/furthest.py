@@ -196,7 +196,7 @@ def main() -> None:
                     word = f"distance_ratio{kind}{tail}"
                     report(figures, results_file.figure(word, found, "ratio, mean over queries", reach=0.99))
                     report(figures, percentile(f"distance_ratio_p01{kind}{tail}", found))
-        sizes = [10_000 * 2**power for power in range(8)]
+        sizes = [min(10_000, full // 4) * 2**power for power in range(8)]
         sizes = [n for n in sizes if n <= full]
         seconds: dict[str, list[list[float]]] = {"": [], "_approximate": [], "_brute": []}
         for n in sizes:

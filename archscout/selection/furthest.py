@@ -102,7 +102,7 @@ class Furthest:
         names, starts = np.unique(self.groups[order], return_index=True)
         self.place = np.empty(len(order), np.int64)  # of each position in the stored order of its group
         self.parts: dict[int, Group] = {}
-        for name, start, stop in zip(names.tolist(), starts, [*starts[1:], len(order)], strict=True):
+        for name, start, stop in zip(names.tolist(), starts, np.append(starts, len(order))[1:], strict=True):
             members = order[start:stop]
             group = _stored(self.points, members, tree=mode == "tree")
             self.parts[name] = group
