@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import pickle
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +21,10 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from archscout.augment import augment
+from archscout.checkpoint import mending, read_checkpoint, write_checkpoint
 from archscout.errors import UserError, unknown
 from archscout.naming import word
+from archscout.seeds import generator_of, number_of
 from archscout.selection.drift import audit_selection
 from archscout.selection.full import Full
 from archscout.selection.selector import Selector
@@ -393,7 +393,7 @@ def _train(
             _, images, labels = part.batch(positions.numpy())
             images = augment(
                 images,
-                _generator(seed, 0, state.step, rank),
+                generator_of(seed, 0, state.step, rank),
                 flip=recipe.flip,
                 shift=recipe.shift,
                 cutout=recipe.cutout,
@@ -404,7 +404,7 @@ def _train(
             for group in optimizer.param_groups:
                 group["lr"] = lr
             for generator in generators:  # dropout and its kin draw from these
-                generator.manual_seed(_number(seed, 1, state.step, rank))
+                generator.manual_seed(number_of(seed, 1, state.step, rank))
             logits = network(inputs)
             if recipe.balanced and priors is None:
                 priors = log_priors(part.labels, logits.shape[1]).to(device)
@@ -511,15 +511,6 @@ def _averaging(decay: float) -> Callable[..., None]:
     return update
 
 
-def _number(*key: int) -> int:
-    """A seed from some whole numbers; other numbers, another seed."""
-    return int(np.random.SeedSequence([k % 2**64 for k in key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _generator(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(_number(*key))
-
-
 def _gathered(fabric: Any, loss: Tensor, hits: Tensor, size: int) -> tuple[float, int, int]:
     """Mean loss, correct answers and images of a step, over all processes."""
     if fabric is None or fabric.world_size == 1:
@@ -537,8 +528,8 @@ def _save(
     average: AveragedModel | None,
     selector: Selector,
 ) -> None:
-    """Writes a checkpoint whole or not at all."""
-    content = {
+    """Writes a checkpoint."""
+    content: dict[str, Any] = {
         "identity": identity,
         "state": asdict(state),
         "model": model.state_dict(),
@@ -546,13 +537,7 @@ def _save(
         "average": None if average is None else average.state_dict(),
         "selector": selector.state_dict(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    with open(draft, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_checkpoint(path, content)
 
 
 def _load(
@@ -565,20 +550,11 @@ def _load(
     device: torch.device,
 ) -> _State:
     """Puts a checkpoint back and returns where it stood."""
-    mend = f"delete '{path}' to start over, or name another checkpoint"
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        kept = content["identity"]
-    except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"checkpoint '{path}' cannot be read ({type(error).__name__}); {mend}") from None
-    if kept != identity:
-        other = {name: (kept.get(name), value) for name, value in identity.items() if kept.get(name) != value}
-        told = "; ".join(f"{name} was {was}, now {now}" for name, (was, now) in other.items())
-        raise UserError(f"checkpoint '{path}' is of another training ({told}); {mend}")
+    content = read_checkpoint(path, identity, device)
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
-        raise UserError(f"checkpoint '{path}' is of another network ({str(error)[:200]}); {mend}") from None
+        raise UserError(f"checkpoint '{path}' is of another network ({str(error)[:200]}); {mending(path)}") from None
     optimizer.load_state_dict(content["optimizer"])
     if average is not None:
         average.load_state_dict(content["average"])

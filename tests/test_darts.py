@@ -158,8 +158,41 @@ def test_searches_nasbench201_with_selected_data_and_resumes_bit_exactly(order, 
     assert rest.arch == whole.arch
     for name, value in whole.supernet.state_dict().items():
         assert torch.equal(value, rest.supernet.state_dict()[name]), name
-    with pytest.raises(UserError, match="another search"):
+    with pytest.raises(UserError, match="another training"):
         darts(space, one, other, checkpoint=path, **{**options, "epochs": 4})
+
+
+def test_killed_in_the_middle_of_an_epoch_it_goes_on_alike(tmp_path: Path) -> None:
+    one, other = Images(96, 0), Images(96, 1)
+    options = {"seed": 0, **PLACE}
+    settings = Settings(epochs=3, batch_size=16, arch_lr=0.1, patience=2)
+
+    def go(**more):
+        torch.manual_seed(0)
+        net = Toy()
+        selector = SELECTORS["random"](one, seed=0, share=0.5)
+        return train_supernet(net, one, other, settings, selector=selector, audit_every=0.5, **options, **more), net
+
+    whole, net = go()
+    path = tmp_path / "search.pt"
+
+    def killed(net, images, choice, training, step):
+        if step == 8:  # the third of six steps of the second epoch
+            raise KeyboardInterrupt
+        return net(images, choice)
+
+    with pytest.raises(KeyboardInterrupt):
+        go(checkpoint=path, every_seconds=0.0, forward=killed)
+    rest, again = go(checkpoint=path)
+    assert torch.equal(net.alphas, again.alphas)
+    assert len(whole.audits) > 1
+    for name in ("alphas", "stopped", "step", "audits"):
+        assert getattr(rest, name) == getattr(whole, name)
+    for mine, theirs in zip(rest.history, whole.history, strict=True):
+        assert {**mine, "seconds": 0} == {**theirs, "seconds": 0}
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(UserError, match="cannot be read"):
+        go(checkpoint=path)
 
 
 def test_collapse_into_skips_ends_a_search_that_asks_for_it() -> None:

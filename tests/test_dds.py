@@ -50,16 +50,18 @@ def slow_update(selector, points: np.ndarray) -> set[int]:
         free = [j for j in range(len(labels)) if labels[j] == labels[i] and j != i and j not in barred | taken]
         return max(free, key=lambda j: (((points[i] - points[j]) ** 2).sum(), -j)) if free else None
 
-    again = []
-    for i in leaving:
-        found = furthest(i, inside | lately | doubted)
-        if found is None:
-            again.append(i)
-        else:
-            taken.add(found)
-    for i in again:
-        found = furthest(i, inside | doubted)
-        taken.add(i if found is None else found)
+    ever = {i for i in range(len(labels)) if int(record.times[i]) > 0}
+    waiting = leaving
+    for barred in (ever, lately, set()):
+        again = []
+        for i in waiting:
+            found = furthest(i, inside | barred | doubted)
+            if found is None:
+                again.append(i)
+            else:
+                taken.add(found)
+        waiting = again
+    taken |= set(waiting)
     return result | taken
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,9 +15,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from archscout.augment import augment
+from archscout.checkpoint import read_checkpoint, write_checkpoint
 from archscout.differentiable.choice import entropy, softmax, weights_of
 from archscout.errors import UserError
 from archscout.fit import Diverged, Part, mode_set, normaliser, threads_set
+from archscout.seeds import generator_of, number_of
 from archscout.selection.drift import audit_selection
 from archscout.selection.full import Full
 from archscout.selection.selector import Selector
@@ -79,10 +80,14 @@ class Settings:
             raise UserError(f"a differentiable search wants {', '.join(broken)}; got {asdict(self)}")
 
 
+SUMS = ("loss", "arch_loss", "hits", "images", "arch_steps")
+
+
 @dataclass
 class Story:
     """What happened: `history`, entries {epoch, step, seconds, loss, arch_loss, accuracy, entropy, skips,
     arch}; `alphas`, the choice after each of them; `seconds`; `stopped`, why it ended early; `audits` of a selection.
+    `sums`, `since` and `audited` are kept for the entries to come.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -91,6 +96,9 @@ class Story:
     step: int = 0
     stopped: str | None = None
     audits: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
+    since: float = 0.0
+    audited: int = 0
 
 
 Chooser = Callable[[Tensor, torch.Generator, float], Tensor]  # logits, randomness, progress -> choice
@@ -161,8 +169,6 @@ def train_supernet(
         story = restore(path, identity, supernet, optimizer, architect, feeds)
     began = time.monotonic() - story.seconds
     saved = time.monotonic()
-    sums = {"loss": 0.0, "arch_loss": 0.0, "hits": 0, "images": 0, "arch_steps": 0}
-    same_since, audited = 0.0, 0
 
     def keep() -> None:
         if path is not None:
@@ -194,8 +200,8 @@ def train_supernet(
                 )  # fmt: skip
                 arch_selector.note(arch_positions, losses, answers, arch_labels)
                 architect.step()
-                sums["arch_loss"] += value
-                sums["arch_steps"] += 1
+                story.sums["arch_loss"] += value
+                story.sums["arch_steps"] += 1
                 if not math.isfinite(value):
                     raise Diverged(step + 1, value)
 
@@ -211,9 +217,9 @@ def train_supernet(
             loss.backward()
             nn.utils.clip_grad_norm_(weights, settings.clip, foreach=True)
             optimizer.step()
-            sums["loss"] += value * len(labels)
-            sums["hits"] += int((logits.detach().argmax(1) == labels).sum())
-            sums["images"] += len(labels)
+            story.sums["loss"] += value * len(labels)
+            story.sums["hits"] += int((logits.detach().argmax(1) == labels).sum())
+            story.sums["images"] += len(labels)
 
             story.step += 1
             if story.step % entry_every == 0 or story.step == steps:
@@ -222,9 +228,10 @@ def train_supernet(
                 arch = supernet.derive(choice)
                 done = story.step / steps_per_epoch
                 if not story.history or tuple(story.history[-1]["arch"]) != arch:
-                    same_since = done
+                    story.since = done
                 story.alphas.append(choice.cpu().tolist())
                 skips = supernet.skips(arch) if hasattr(supernet, "skips") else 0
+                sums = story.sums
                 story.history.append(
                     {
                         "epoch": done, "step": story.step, "seconds": time.monotonic() - began,
@@ -233,17 +240,17 @@ def train_supernet(
                         "skips": skips, "arch": list(arch),
                     }
                 )  # fmt: skip
-                sums = dict.fromkeys(sums, 0)
+                story.sums = dict.fromkeys(SUMS, 0.0)
                 if on_progress is not None:
                     on_progress(story.history[-1])
                 if settings.stop_skips is not None and skips >= settings.stop_skips:
                     story.stopped = f"{skips} skips"
-                elif settings.patience is not None and done - same_since >= settings.patience:
-                    story.stopped = f"the same architecture for {done - same_since:g} epochs"
+                elif settings.patience is not None and done - story.since >= settings.patience:
+                    story.stopped = f"the same architecture for {done - story.since:g} epochs"
                 elif ends():
                     story.stopped = "told to"
-                if audit_every and selector.record.spent - audited >= audit_every * len(weight_part):
-                    audited = selector.record.spent
+                if audit_every and selector.record.spent - story.audited >= audit_every * len(weight_part):
+                    story.audited = selector.record.spent
                     right = _right(supernet, weight_part, normalise, choice, run, story.step)
                     story.audits.append(audit_selection(selector, right).to_json())
             if time.monotonic() - saved >= every_seconds:
@@ -401,15 +408,6 @@ def disjoint(one: Part, other: Part) -> None:
         )
 
 
-def number_of(*key: int) -> int:
-    """A seed from some whole numbers."""
-    return int(np.random.SeedSequence([k % 2**64 for k in key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def generator_of(*key: int) -> torch.Generator:
-    return torch.Generator().manual_seed(number_of(*key))
-
-
 def _right(
     supernet: Any, part: Part, normalise: Any, choice: Tensor, run: Any, step: int
 ) -> Callable[[Tensor], Tensor]:
@@ -429,28 +427,20 @@ def _right(
 def save(
     path: Path, identity: dict[str, Any], story: Story, supernet: nn.Module, optimizer: Any, architect: Any, feeds: Any
 ) -> None:
-    """Writes a checkpoint whole or not at all."""
+    """Writes a checkpoint."""
     content = {
         "identity": identity, "story": asdict(story), "supernet": supernet.state_dict(),
         "optimizer": optimizer.state_dict(), "architect": architect.state_dict(),
         "feeds": [{"batch": f.batch, "batches": f.batches, "selector": f.selector.state_dict()} for f in feeds],
     }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    with open(draft, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_checkpoint(path, content)
 
 
 def restore(
     path: Path, identity: dict[str, Any], supernet: nn.Module, optimizer: Any, architect: Any, feeds: Any
 ) -> Story:
-    """Puts a checkpoint back; raises UserError if it is of another search."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if content["identity"] != identity:
-        raise UserError(f"checkpoint '{path}' is of another search; delete it to start over, or name another")
+    """Puts a checkpoint back; raises UserError if it is of another search or unreadable."""
+    content = read_checkpoint(path, identity)
     supernet.load_state_dict(content["supernet"])
     optimizer.load_state_dict(content["optimizer"])
     architect.load_state_dict(content["architect"])

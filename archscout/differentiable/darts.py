@@ -9,10 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from archscout.differentiable.bilevel import Settings, Story, generator_of, plain_softmax, train_supernet
+from archscout.differentiable.bilevel import Settings, Story, plain_softmax, train_supernet
 from archscout.differentiable.choice import gumbel, relax, softmax
 from archscout.errors import UserError
 from archscout.fit import Part, normaliser
+from archscout.seeds import generator_of
 from archscout.selection.selector import Selector
 from archscout.space import Arch, SearchSpace
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archscout.differentiable.bilevel import Settings, Story, generator_of, train_supernet
+from archscout.differentiable.bilevel import Settings, Story, train_supernet
 from archscout.differentiable.choice import relax, softmax
 from archscout.differentiable.darts import Found, with_more
 from archscout.errors import UserError
 from archscout.fit import Part
+from archscout.seeds import generator_of
 from archscout.selection.selector import Selector
 from archscout.space import SearchSpace
 

@@ -73,8 +73,9 @@ class Dds(Selector):
 
     A round is one pass over the subset. When a round has ended and the share of its images whose score is at least
     `hardness` reaches the mastery threshold, every mastered image is replaced by the image of its class that is
-    furthest from it in the embedding, is not in the subset and was not in it during the last `lately` updates; no image
-    is taken twice. An update costs no forward pass. Where a class has no other image left, the mastered one stays.
+    furthest from it in the embedding and not in the subset: of those that never were in it, where there are none of
+    those that were not during the last `lately` updates, else of all. No image is taken twice. An update costs no
+    forward pass. Where a class has no other image left, the mastered one stays.
     Images that are probably mislabelled (see suspects) leave the subset and do not come back.
 
     embedding:  (n, d) floats, or a kind of `embedding.embed` ("autoencoder", "pixels", "untrained"), which is computed
@@ -131,23 +132,20 @@ class Dds(Selector):
         if record.round == 1:
             first = draw_stratified(record.labels.numpy(), record.size, balanced=self.balanced, draw=draw)
             return torch.from_numpy(first), None
-        doubtful = suspects(record, self.patience, self.doubt)
         wider = record.size - len(subset)
         if wider <= 0 and not self.due(record):
             return subset, None
-        mastered = hard_scores(record, self.score)[subset] >= self.hardness
-        easy = mastered | doubtful[subset]
-        since = record.changes[-self.lately :][0]
-        excluded = (record.seen >= since) | doubtful
-        excluded[subset] = True
+        doubtful = suspects(record, self.patience, self.doubt)
+        easy = (hard_scores(record, self.score)[subset] >= self.hardness) | doubtful[subset]
         leaving = subset[easy]
-        coming = self._successors(leaving, excluded, draw)
-        if (coming < 0).any():  # too few are left of a class: those that left lately may come back
-            excluded = doubtful.clone()
+        coming = torch.full_like(leaving, -1)
+        since = record.changes[-self.lately :][0]
+        for barred in (record.times > 0, record.seen >= since, record.seen < 0):  # never seen, not lately, any
+            left = coming < 0
+            excluded = barred | doubtful
             excluded[subset] = True
-            excluded[coming[coming >= 0]] = True
-            again = leaving[coming < 0]
-            coming[coming < 0] = self._successors(again, excluded, draw)
+            excluded[coming[~left]] = True
+            coming[left] = self._successors(leaving[left], excluded, draw)
         next_subset = torch.cat([subset[~easy], torch.where(coming >= 0, coming, leaving)])
         if wider > 0:
             free = torch.ones(len(record.labels), dtype=torch.bool)

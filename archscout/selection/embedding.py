@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from archscout.data import Part
 from archscout.errors import UserError, unknown
 from archscout.naming import find, word
+from archscout.seeds import number_of
 from archscout.selection.selector import Labelled
 
 VERSION = 1  # of the kinds below: raise it whenever one gives other numbers, so that cached ones are not taken
@@ -210,7 +211,7 @@ def autoencoder(channels: int, size: tuple[int, int], dims: int, seed: int) -> t
     layers: list[nn.Module] = []
     width, (high, wide) = channels, size
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(_number(seed, 0))
+        torch.default_generator.manual_seed(number_of(seed, 0))
         for step in range(steps):
             out = min(128, 32 * 2**step)
             layers += [nn.Conv2d(width, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
@@ -500,10 +501,6 @@ def _block(bytes_each: int) -> int:
 def _sample(n: int, seed: int) -> np.ndarray:
     """Sorted positions of at most SAMPLE images."""
     return np.sort(np.random.default_rng([seed % 2**64, 2]).permutation(n)[:SAMPLE])
-
-
-def _number(*key: int) -> int:
-    return int(np.random.SeedSequence([k % 2**64 for k in key]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _images(part: Images, positions: np.ndarray) -> Tensor:

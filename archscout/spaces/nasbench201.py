@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import groupby, permutations, product
 from typing import Any
@@ -239,14 +239,7 @@ class Network(nn.Module):
 
     def __init__(self, arch: Arch, input_shape: Shape, classes: int, channels: int, cells: int) -> None:
         super().__init__()
-        inputs, height, width = input_shape
-        self.stem = nn.Sequential(nn.Conv2d(inputs, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
-        body: list[nn.Module] = []
-        for stage in range(3):
-            if stage:
-                body.append(Reduction(channels, 2 * channels, (height, width)))
-                channels, height, width = 2 * channels, -(-height // 2), -(-width // 2)
-            body += [Cell(arch, channels) for _ in range(cells)]
+        self.stem, body, channels = skeleton(input_shape, channels, cells, lambda width: Cell(arch, width))
         self.body = nn.Sequential(*body)
         self.last = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -254,6 +247,21 @@ class Network(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.pool(self.last(self.body(self.stem(x)))).flatten(1))
+
+
+def skeleton(
+    input_shape: Shape, channels: int, cells: int, make: Callable[[int], nn.Module]
+) -> tuple[nn.Sequential, list[nn.Module], int]:
+    """The stem, the three stages of cells made by `make(channels)` with reductions between, and the last channels."""
+    inputs, height, width = input_shape
+    stem = nn.Sequential(nn.Conv2d(inputs, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+    body: list[nn.Module] = []
+    for stage in range(3):
+        if stage:
+            body.append(Reduction(channels, 2 * channels, (height, width)))
+            channels, height, width = 2 * channels, -(-height // 2), -(-width // 2)
+        body += [make(channels) for _ in range(cells)]
+    return stem, body, channels
 
 
 def operation(op: str, channels: int) -> nn.Module:

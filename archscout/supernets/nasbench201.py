@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archscout.space import Arch, Shape
-from archscout.spaces.nasbench201 import EDGES, OPS, Network, Reduction
+from archscout.spaces.nasbench201 import EDGES, OPS, Network, skeleton
 
 NONE, SKIP, CONV1, CONV3, POOL = range(5)
 SIZES = {CONV1: 1, CONV3: 3}
@@ -95,14 +95,7 @@ class SuperNetwork(nn.Module):
         self.arguments = (input_shape, classes, channels, cells)
         self.cells_in_all = 3 * cells
         self.allowed = [tuple(sorted(ops)) for ops in allowed]
-        inputs, height, width = input_shape
-        self.stem = nn.Sequential(nn.Conv2d(inputs, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
-        body: list[nn.Module] = []
-        for stage in range(3):
-            if stage:
-                body.append(Reduction(channels, 2 * channels, (height, width)))
-                channels, height, width = 2 * channels, -(-height // 2), -(-width // 2)
-            body += [MixedCell(channels, self.allowed) for _ in range(cells)]
+        self.stem, body, channels = skeleton(input_shape, channels, cells, lambda width: MixedCell(width, self.allowed))
         self.body = nn.ModuleList(body)
         self.last = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
         self.classifier = nn.Linear(channels, classes)
