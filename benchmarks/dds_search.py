@@ -19,14 +19,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import resource
 import sys
 import tempfile
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +33,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
+from cells import Images, run_cells
 from main_job import cifar10
 
 from archscout.bench import load_table
@@ -57,25 +55,6 @@ PATIENCE = 15
 FULL_EPOCHS = 12
 SETTINGS = Settings(batch_size=64, arch_lr=3e-3, flip=True, shift=2)
 WHOLE = (3, 32, 32)
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Labelled images in memory."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, positions: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rows = np.asarray(positions, dtype=np.int64)
-        return (
-            torch.from_numpy(rows),
-            torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2),
-            torch.from_numpy(self.labels[rows]),
-        )
 
 
 @lru_cache(maxsize=1)
@@ -206,7 +185,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--workers", type=int, default=2, help="searches at a time, one thread each")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--work", type=Path, default=HERE / "work" / "dds_search")
+    parser.add_argument("--work", type=Path, default=HERE / "pieces" / "dds_search")
     parser.add_argument("--quick", action="store_true", help="a step of two arms on noise; a test of the script")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "dds_search.json")
     args = parser.parse_args()
@@ -220,8 +199,12 @@ def main() -> None:
         cifar10(args.work, args.data)
     known = truth(args.data)
     cells = json.loads(args.out.read_text())["cells"] if args.out.exists() else {}
-    jobs = [(arm, seed) for seed in range(args.seeds) for arm in args.arms.split(",") if f"{arm}/{seed}" not in cells]
-    ends = time.monotonic() + 60 * args.minutes
+    jobs = [
+        (f"{arm}/{seed}", (arm, seed, str(args.work), str(args.data), args.device))
+        for seed in range(args.seeds)
+        for arm in args.arms.split(",")
+        if f"{arm}/{seed}" not in cells
+    ]
 
     def save() -> None:
         results_file.write(
@@ -234,23 +217,13 @@ def main() -> None:
             cells=cells,
         )  # fmt: skip
 
-    with ProcessPoolExecutor(
-        args.workers, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
-    ) as pool:
-        running: dict[Future[dict[str, Any]], str] = {}
-        waiting = list(reversed(jobs))
-        while waiting or running:
-            while waiting and len(running) < args.workers and time.monotonic() < ends:
-                arm, seed = waiting.pop()
-                running[pool.submit(search, arm, seed, str(args.work), str(args.data), args.device)] = f"{arm}/{seed}"
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                key = running.pop(future)
-                cells[key] = future.result()
-                end = cells[key]["curve"][-1]
-                print(key, f"{cells[key]['seconds']:.0f} s", end["arch"], *known[end["arch"]], flush=True)
-                save()
+    def done(key: str, cell: dict[str, Any]) -> None:
+        cells[key] = cell
+        end = cell["curve"][-1]
+        print(key, f"{cell['seconds']:.0f} s", end["arch"], *known[end["arch"]], flush=True)
+        save()
+
+    run_cells(jobs, search, done, workers=args.workers, minutes=args.minutes)
     save()
 
 

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new scoring after this many minutes")
-    parser.add_argument("--work", type=Path, default=HERE / "work" / "images", help="where scores are kept")
+    parser.add_argument("--work", type=Path, default=HERE / "pieces" / "images", help="where scores are kept")
     parser.add_argument("--quick", action="store_true", help="the digits and made-up accuracies; a test of the script")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "images.json")
     args = parser.parse_args()

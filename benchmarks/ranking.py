@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new piece after this many minutes")
     parser.add_argument("--seeds", type=int, default=10, help="searches for the picks")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=HERE / "work" / "ranking", help="where pieces are kept")
+    parser.add_argument("--work", type=Path, default=HERE / "pieces" / "ranking", help="where pieces are kept")
     parser.add_argument("--quick", action="store_true", help="a few cells on noise; a test of the script")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "ranking.json")
     args = parser.parse_args()
@@ -162,7 +162,7 @@ def score_pieces(
 ) -> pd.DataFrame:
     """The scores of the first texts, as many as are done by `ends`: arch and a column per proxy.
 
-    `kept`: scores of an earlier session, which are taken over where the folder `work` has none.
+    `kept`: scores of an earlier run, which are taken over where the folder `work` has none.
     """
     out = work / f"{name or space}.csv"
     log = Path(f"{out}.log")

@@ -18,13 +18,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +31,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
+from cells import Images, run_cells
 from main_job import cifar10
 
 from archscout.fit import evaluate, fit, recipe_for
@@ -63,25 +61,9 @@ PLAN: dict[str, dict[float, tuple[str, ...]]] = {
 LARGE = ("full", "short", "random", "infobatch", "dds")  # arms of the larger network
 GRID = [
     {"hardness": hardness, "mastery": mastery, "top": top}
-    for hardness in (0.5, 0.8)
-    for mastery, top in ((0.0, 0.0), (0.3, 0.6), (0.6, 0.9))
+    for hardness in (0.2, 0.5, 0.8)
+    for mastery, top in ((0.0, 0.0), (0.0, 0.6), (0.3, 0.6))
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Labelled images in memory, as training and evaluation want them."""
-
-    pixels: np.ndarray  # uint8 (n, H, W, C)
-    labels: np.ndarray  # int64 (n,)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, positions: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rows = np.asarray(positions, dtype=np.int64)
-        images = torch.from_numpy(self.pixels[rows]).permute(0, 3, 1, 2)
-        return torch.from_numpy(rows), images, torch.from_numpy(self.labels[rows])
 
 
 @lru_cache(maxsize=2)
@@ -123,15 +105,13 @@ def parts(task: str, seed: int, folder: Path, tuning: bool = False) -> tuple[Ima
     return Images(pixels, labels), Images(test_pixels, test_labels)
 
 
-def make(arm: str, part: Images, share: float, seed: int, folder: Path, options: dict[str, Any]) -> Selector | None:
-    """The selector of an arm; None for all images."""
+def make(arm: str, part: Images, share: float, seed: int, options: dict[str, Any]) -> Selector | None:
+    """The selector of an arm; None for all images. Each pays for an embedding of its own."""
     if arm in ("full", "short"):
         return None
     settings: dict[str, Any] = {"seed": seed, "share": share, **options}
     if arm == "infobatch":
         settings.pop("share")
-    if arm in EMBEDDED:
-        settings["cache"] = folder / "embeddings" / str(os.getpid())  # not shared: each cell pays for its own
     if arm == "dds_untrained":
         arm, settings["embedding"] = "dds", "untrained"
     return SELECTORS[arm](part, **settings)
@@ -169,7 +149,7 @@ def train(
         part, shape, classes, mirrors=task not in ("tiles",), balanced=balanced, epochs=epochs
     )  # one recipe for all arms of a reduction
     began = time.monotonic()
-    selector = make(arm, part, 1 / max(reduction, 2), seed, folder, options)
+    selector = make(arm, part, 1 / max(reduction, 2), seed, options)
     timed = Timed(selector) if selector is not None else None
     built = time.monotonic() - began
     fitted = fit(model, part, recipe=recipe, epochs=epochs, seed=seed, mean=mean, std=std, selector=selector, threads=1)
@@ -292,7 +272,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2, help="cells at a time, one thread each")
     parser.add_argument("--grid", action="store_true", help="settings of dds on a validation part instead")
-    parser.add_argument("--work", type=Path, default=HERE / "work" / "selection")
+    parser.add_argument("--work", type=Path, default=HERE / "pieces" / "selection")
     parser.add_argument("--quick", action="store_true", help="all arms on a little noise; a test of the script")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "selection.json")
     args = parser.parse_args()
@@ -323,7 +303,6 @@ def main() -> None:
             key = f"{task}/{net}/{arm}/{reduction:g}/{seed}"
             if key not in cells and (not args.arms or arm in args.arms) and (arm in SELECTORS or arm in KNOWN_ARMS):
                 jobs.append((key, (task, net, arm, reduction, seed, args.work, {}, False)))
-    ends = time.monotonic() + 60 * args.minutes
     target = grid if args.grid else cells
 
     def save() -> None:
@@ -333,20 +312,12 @@ def main() -> None:
             arms=arms_table(cells), cells=cells, grid=grid,
         )  # fmt: skip
 
-    with ProcessPoolExecutor(args.workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running: dict[Future[dict[str, Any]], str] = {}
-        waiting = list(reversed(jobs))
-        while waiting or running:
-            while waiting and len(running) < args.workers and time.monotonic() < ends:
-                key, job = waiting.pop()
-                running[pool.submit(train, *job)] = key
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                key = running.pop(future)
-                target[key] = future.result()
-                print(key, json.dumps(target[key]), flush=True)
-                save()
+    def done(key: str, cell: dict[str, Any]) -> None:
+        target[key] = cell
+        print(key, json.dumps(cell), flush=True)
+        save()
+
+    run_cells(jobs, train, done, workers=args.workers, minutes=args.minutes)
     save()
 
 
