@@ -801,8 +801,8 @@ def selection_facts(
     answers = evaluate(model, part, mean=data.mean, std=data.std, threads=config.train_threads, device=config.device)
     right = torch.from_numpy(answers.labels == answers.predictions)
     record = selector.record
-    last = compare(record, torch.arange(len(part)), right, tolerance=0.05)
-    doubtful = suspects(record, 3, 0.3).nonzero().squeeze(1).numpy()
+    last = compare(record, torch.arange(len(part)), right)
+    doubtful = suspects(record).nonzero().squeeze(1).numpy()
     doubtful = doubtful[np.argsort(record.margin.numpy()[doubtful], kind="stable")][:30]
     return {
         "selector": word(selector),

@@ -13,6 +13,7 @@ from archscout.selection.quota import draw_stratified
 from archscout.selection.selector import Labelled, Record, Selector
 
 HARDNESS, MASTERY, TOP = 0.5, 0.3, 0.6  # defaults of Dds
+PATIENCE, DOUBT = 3, 0.3
 UPDATES = 20  # after which the curriculum is at its end where nobody said how long the training will be
 
 
@@ -27,7 +28,7 @@ def hard_scores(record: Record, score: Literal["true", "published"]) -> Tensor:
     return torch.where(record.true >= record.confidence, record.confidence, 0.1 * record.confidence)
 
 
-def suspects(record: Record, patience: int, doubt: float) -> Tensor:
+def suspects(record: Record, patience: int = PATIENCE, doubt: float = DOUBT) -> Tensor:
     """Bool (n,): images whose label is probably wrong, as the network contradicted it all along.
 
     An image is suspected once it was judged `patience` times (see Record) with a mean margin below -doubt. Rare classes
@@ -106,8 +107,8 @@ class Dds(Selector):
         top: float = TOP,
         lately: int = 3,
         score: Literal["true", "published"] = "true",
-        patience: int = 3,
-        doubt: float = 0.3,
+        patience: int = PATIENCE,
+        doubt: float = DOUBT,
         balanced: bool = True,
         cache: Any = None,
         **settings: Any,

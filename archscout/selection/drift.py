@@ -12,6 +12,7 @@ from torch import Tensor
 
 from archscout.selection.selector import Record, Selector
 
+TOLERANCE = 0.05  # how much worse never selected images may be answered than once selected ones
 GROUPS = ("selected", "once selected", "never selected")
 
 
@@ -75,7 +76,7 @@ def sample(record: Record, most: int | None) -> Tensor:
     return torch.from_numpy(np.sort(by_cell[within < max(1, most // classes)]))
 
 
-def compare(record: Record, positions: Tensor, right: Tensor, *, tolerance: float) -> Drift:
+def compare(record: Record, positions: Tensor, right: Tensor, *, tolerance: float = TOLERANCE) -> Drift:
     """The Drift of images at `positions` (k,) of which `right` (k,) bool were answered right.
 
     Drifted means that never selected images are worse than once selected ones by more than `tolerance`, with two
@@ -110,7 +111,7 @@ def audit_selection(
     right: Callable[[Tensor], Tensor],
     *,
     most: int | None = 1000,
-    tolerance: float = 0.05,
+    tolerance: float = TOLERANCE,
     widen: float = 1.5,
 ) -> Drift:
     """Looks at what a selector left out, and widens its rounds where the network falls behind there.

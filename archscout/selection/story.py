@@ -28,7 +28,7 @@ from archscout.naming import find
 from archscout.pipeline import address, free_folder, make_space, versions, where
 from archscout.progress import progress
 from archscout.selection import SELECTORS
-from archscout.selection.dds import Dds, hard_scores, suspects
+from archscout.selection.dds import DOUBT, PATIENCE, Dds, hard_scores, suspects
 from archscout.selection.drift import GROUPS, audit_selection, by_class_and_cluster
 from archscout.selection.selector import Selector
 from archscout.spaces import SPACES
@@ -439,7 +439,7 @@ class Watch:
     def doubtful(self) -> Tensor:
         """Bool (n,): images whose label is probably wrong, by the selector's own rule or the usual one."""
         selector = self.selector
-        patience, doubt = getattr(selector, "patience", 3), getattr(selector, "doubt", 0.3)
+        patience, doubt = getattr(selector, "patience", PATIENCE), getattr(selector, "doubt", DOUBT)
         return suspects(selector.record, patience, doubt)
 
     def paired(self, successors: Callable[..., Tensor]) -> Callable[..., Tensor]:
