@@ -35,7 +35,7 @@ import main_job
 import results_file
 
 from archscout.data import load
-from archscout.selection.embedding import SIDE, embed, learn, shrink
+from archscout.selection.embedding import embed, learn, shrink
 
 HERE = Path(__file__).resolve().parent
 KINDS = ("autoencoder", "untrained", "pixels")
@@ -54,7 +54,7 @@ def votes(known: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> np.ndarra
 
 def pixels_of(part: Any, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Standardised small images as rows, float32."""
-    images = shrink(part, SIDE).images.numpy().astype(np.float32)
+    images = shrink(part).images.numpy().astype(np.float32)
     return ((images - mean) / std).reshape(len(images), -1)
 
 

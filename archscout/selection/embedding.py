@@ -25,10 +25,10 @@ from archscout.naming import find, word
 from archscout.seeds import number_of
 from archscout.selection.selector import Labelled
 
-VERSION = 1  # of the kinds below: raise it whenever one gives other numbers, so that cached ones are not taken
-SIDE = 32  # pixels of the longer side that the encoder sees
+VERSION = 2  # of the kinds below: raise it whenever one gives other numbers, so that cached ones are not taken
+SIDES = (16, 32)  # least and most pixels of the longer side that the encoder sees, see default_side
 PRETRAINED_SIDE = 224
-SEEN = 150_000  # images that the autoencoder is trained on, with repeats
+SEEN = 50_000  # images that the autoencoder is trained on, with repeats
 PASSES = 30  # over the images, at most
 BATCHES = (32, 128)  # fewest and most images per step
 STEPS = 1500  # that small data get by small batches
@@ -85,8 +85,8 @@ def embed(
               an array (n, d) or a function of the part that gives one, or the function's name as "module:function":
                                   your own points; `dims` and the rest are not used.
     dims:     numbers per image. Where fewer directions exist than that, the others are zero.
-    side:     pixels to which the longer side is shrunk before; default 32. For torchvision the side of the square
-              that the image is resized to, default 224.
+    side:     pixels to which the longer side is shrunk before; default half of it, at least 16 and at most 32. For
+              torchvision the side of the square that the image is resized to, default 224.
     mean, std:  per channel, on the scale of the images; default: of a sample of them, or ImageNet's for torchvision,
               which then takes floats to be from 0 to 1.
     weights:  file with a state dict of the torchvision network: .safetensors, or written by torch.save.
@@ -126,7 +126,8 @@ def embed(
         if (found := _kept(file, (len(part), dims))) is not None:
             return found
     if kind == "autoencoder":
-        part = shrink(part, side or SIDE)
+        part = shrink(part, side)
+        side = max(part.images.shape[2:])
     encoder = learn(
         part, kind, dims=dims, seed=seed, side=side, mean=mean, std=std, weights=weights, seen=seen, seconds=seconds,
         threads=threads, device=device,
@@ -165,7 +166,7 @@ def learn(
     pretrained = kind.startswith(TORCHVISION)
     first = _images(part, np.arange(1))
     high, wide = first.shape[2:]
-    size = (side or PRETRAINED_SIDE,) * 2 if pretrained else shrunk_size(high, wide, side or SIDE)
+    size = (side or PRETRAINED_SIDE,) * 2 if pretrained else shrunk_size(high, wide, side or default_side(high, wide))
     if pretrained and mean is None and std is None:
         mean, std = IMAGENET if first.dtype == torch.uint8 else tuple(np.divide(each, 255) for each in IMAGENET)
     with threads_set(threads):
@@ -364,17 +365,22 @@ class Shrunk:
         return rows, self.images[torch.from_numpy(rows)], self.labels[rows]
 
 
-def shrink(part: Images, side: int = SIDE) -> Shrunk:
+def shrink(part: Images, side: int | None = None) -> Shrunk:
     """A copy of a part with its images shrunk to a longer side of `side` pixels, read in blocks of 32 MB."""
     first = _images(part, np.arange(1))
     channels, high, wide = first.shape[1:]
-    n, size = len(part), shrunk_size(high, wide, side)
+    n, size = len(part), shrunk_size(high, wide, side or default_side(high, wide))
     kept = torch.empty((n, channels, *size), dtype=first.dtype, memory_format=torch.channels_last)
     step = _block(first[0].numel())
     for start in range(0, n, step):
         at = np.arange(start, min(n, start + step))
         kept[start : start + step] = resize(_images(part, at), size)
     return Shrunk(kept, np.asarray(part.labels))
+
+
+def default_side(high: int, wide: int) -> int:
+    """The longer side in pixels at which the encoder sees images of that size: half of it, from 16 to 32."""
+    return min(max(max(high, wide) // 2, SIDES[0]), SIDES[1])
 
 
 def shrunk_size(high: int, wide: int, side: int) -> tuple[int, int]:
