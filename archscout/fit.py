@@ -56,7 +56,7 @@ class Recipe:
     label_smoothing:  share of the target spread evenly over the classes.
     flip, shift, cutout:  augmentation, see augment.augment; shift and cutout in pixels, 0 for none.
     balanced:         whether log class priors are added to the training logits, which aims at balanced accuracy
-                      (Menon et al. 2021, arXiv:2007.07314).
+                      (Menon et al. 2021, arXiv:2007.07314); the priors of the images that a selector chose.
     warmup:           share of the steps in which the learning rate rises linearly; then it falls linearly to zero.
     clip:             largest norm of the gradient.
     ema:              decay of an average of the weights over steps, which the network has in the end; None for none.
@@ -156,9 +156,9 @@ def learning_rate(recipe: Recipe, position: float) -> float:
     return recipe.lr * (1 - position) / (1 - recipe.warmup)
 
 
-def log_priors(labels: Any, classes: int) -> Tensor:
-    """The log shares (classes,) of the classes in `labels`; a class without images counts as one image."""
-    counts = np.maximum(np.bincount(np.asarray(labels, dtype=np.int64), minlength=classes), 1)
+def log_priors(labels: Any, classes: int, weights: Any = None) -> Tensor:
+    """The log shares (classes,) of the classes in `labels`, by weight; a class without images counts as one image."""
+    counts = np.maximum(np.bincount(np.asarray(labels, dtype=np.int64), weights=weights, minlength=classes), 1)
     return torch.from_numpy(np.log(counts / counts.sum())).float()
 
 
@@ -385,7 +385,7 @@ def _train(
                     state.audited = spent
                     if found.drifted and rank == 0:
                         log.warning("%s", found)
-                chosen = selector.next_round()
+                chosen, priors = selector.next_round(), None
                 state.batch, state.batches = 0, max(1, round(len(chosen) / recipe.batch_size))
             order = selector.record.subset
             low, high = (len(order) * (state.batch + i) // state.batches for i in (0, 1))
@@ -406,8 +406,9 @@ def _train(
             for generator in generators:  # dropout and its kin draw from these
                 generator.manual_seed(number_of(seed, 1, state.step, rank))
             logits = network(inputs)
-            if recipe.balanced and priors is None:
-                priors = log_priors(part.labels, logits.shape[1]).to(device)
+            if recipe.balanced and priors is None:  # those of the images that are trained on
+                weights = selector.record.weights[order].double().numpy()
+                priors = log_priors(part.labels[order.numpy()], logits.shape[1], weights).to(device)
             losses = training_losses(logits, targets, recipe, priors)
             if teacher is not None:
                 losses = teacher.losses(logits, teacher.answers(taught(images)), losses)

@@ -154,6 +154,18 @@ def test_balanced_training_finds_rare_classes():
     assert answers[True] == pytest.approx(0.5, abs=0.08)
 
 
+def test_priors_are_those_of_the_images_that_a_selector_chose():
+    """In a round with equally many of each class they shift all logits alike, which changes nothing."""
+    part = Pictures(80, classes=2, labels=[0] * 60 + [1] * 20)
+    found = []
+    for balanced in (False, True):
+        model = network(2)
+        chosen = SELECTORS["random"](part, size=40, balanced=True)
+        fit(model, part, recipe=replace(PLAIN, balanced=balanced), epochs=2, seed=0, selector=chosen, **SCALE)
+        found.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+
 # -- the loop ---------------------------------------------------------------------------------------
 
 
