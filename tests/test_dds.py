@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from archscout.errors import UserError
 from archscout.selection import SELECTORS, Selector
-from archscout.selection.dds import due, hard_scores, suspects
+from archscout.selection.dds import drawn_candidates, due, hard_scores, hardest, suspects, way
 
 
 class Part:
@@ -42,7 +42,11 @@ def slow_update(selector, points: np.ndarray) -> set[int]:
     inside = set(subset)
     since = int(record.changes[-selector.lately :][0])
     lately = {i for i in range(len(labels)) if int(record.seen[i]) >= since}
-    leaving = [i for i in subset if float(record.true[i]) >= selector.hardness or i in doubted]
+    hard = [i for i in subset if float(record.true[i]) < selector.hardness and i not in doubted]
+    if selector.keep is not None:
+        hard.sort(key=lambda i: float(record.true[i]))
+        hard = hard[: round(selector.keep * min(1.0, len(record.changes) / 20) * len(subset))]
+    leaving = [i for i in subset if i not in hard]
     taken: set[int] = set()
     result = inside - set(leaving)
 
@@ -66,12 +70,13 @@ def slow_update(selector, points: np.ndarray) -> set[int]:
 
 
 @pytest.mark.parametrize("counts", [(40, 30, 50), (60, 3, 1), (12, 12)])
-@pytest.mark.parametrize("lately", [1, 3])
-def test_every_update_equals_the_slow_version(counts: tuple[int, ...], lately: int) -> None:
+@pytest.mark.parametrize(("lately", "keep"), [(1, None), (3, None), (3, 0.6)])
+def test_every_update_equals_the_slow_version(counts: tuple[int, ...], lately: int, keep: float | None) -> None:
     rng = np.random.default_rng(len(counts) + lately)
     labels = np.repeat(np.arange(len(counts)), counts)
     points = rng.normal(size=(len(labels), 4)).astype(np.float32)
-    selector = SELECTORS["dds"](Part(labels), seed=1, size=15, embedding=points, lately=lately, mastery=0.2, top=0.6)
+    rules = {"lately": lately, "keep": keep, "among": None, "mastery": 0.2, "top": 0.6}
+    selector = SELECTORS["dds"](Part(labels), seed=1, size=15, embedding=points, **rules)
     selector.next_round()
     updates = 0
     for _ in range(25):
@@ -93,7 +98,7 @@ def test_every_update_equals_the_slow_version(counts: tuple[int, ...], lately: i
 def test_nothing_changes_until_enough_is_mastered() -> None:
     labels = np.repeat([0, 1], 20)
     points = np.random.default_rng(0).normal(size=(40, 3))
-    selector = SELECTORS["dds"](Part(labels), size=10, embedding=points, mastery=0.5, top=0.5)
+    selector = SELECTORS["dds"](Part(labels), size=10, embedding=points, mastery=0.5, top=0.5, keep=None)
     first = set(selector.next_round().tolist())
     outcomes(selector, np.random.default_rng(0), ease=0.0)
     selector.record.true[selector.record.subset[:4]] = 0.9  # four of ten
@@ -187,8 +192,8 @@ def test_replacements_are_far_where_random_ones_are_not() -> None:
     labels = np.zeros(400, dtype=np.int64)
     points = rng.normal(size=(400, 2)).astype(np.float32)
 
-    def distances(name: str) -> float:
-        more = {"embedding": points} if name == "dds" else {}
+    def distances(name: str, among: int | None = None) -> float:
+        more = {"embedding": points, "among": among} if name == "dds" else {}
         selector = SELECTORS[name](Part(labels), seed=0, size=20, mastery=0.0, top=0.0, **more)
         before = selector.next_round().numpy()
         selector.record.true[:] = 1.0
@@ -196,8 +201,40 @@ def test_replacements_are_far_where_random_ones_are_not() -> None:
         gap = points[before][:, None] - points[after][None]
         return float(np.sqrt((gap**2).sum(2)).mean())
 
-    assert distances("dds") > 1.3 * distances("hard_random")
+    by_chance = distances("hard_random")
+    assert distances("dds") > 1.3 * by_chance
+    assert distances("dds") > distances("dds", among=4) > 1.05 * by_chance
+    assert distances("dds", among=1) == pytest.approx(by_chance, rel=0.1)  # all that were drawn are taken
 
+
+def test_of_the_hard_images_the_hardest_stay_and_more_of_them_later() -> None:
+    scores = torch.tensor([0.4, 0.1, 0.9, 0.3, 0.2])
+    assert hardest(scores, 0.5, None).tolist() == [True, True, False, True, True]
+    assert hardest(scores, 0.5, 2).tolist() == [False, True, False, False, True]
+    assert hardest(scores, 0.15, 2).tolist() == [False, True, False, False, False]
+    assert not hardest(scores, 0.5, 0).any()
+    selector = SELECTORS["dds"](Part(np.zeros(400, dtype=np.int64)), size=100, keep=0.5, embedding=np.zeros((400, 1)))
+    selector.expect(1000)
+    for _ in range(4):
+        before = selector.next_round()
+    selector.record.true[before] = torch.linspace(0, 0.4, 100)
+    after = set(selector.next_round().tolist())
+    assert way(selector.record) == pytest.approx(0.4)
+    assert after & set(before.tolist()) == set(before[:20].tolist())  # half of the round times four tenths of the way
+
+
+def test_candidates_are_drawn_by_class_for_those_that_leave() -> None:
+    labels = torch.tensor([0] * 50 + [1] * 6 + [2] * 10)
+    free = torch.ones(66, dtype=torch.bool)
+    free[:5] = free[50] = False
+    leaving = torch.tensor([0, 1, 2, 50, 51])
+    counts = np.zeros(66)
+    for seed in range(300):
+        drawn = drawn_candidates(labels, leaving, free, 4, np.random.default_rng(seed))
+        assert torch.bincount(labels[drawn], minlength=3).tolist() == [12, 5, 0]
+        assert not (drawn & ~free).any()
+        counts += drawn.numpy()
+    assert np.abs(counts[5:50] / 300 - 12 / 45).max() < 0.11  # four standard deviations
 
 def test_a_subset_of_everything_and_growth() -> None:
     labels = np.repeat([0, 1], 10)
@@ -221,6 +258,8 @@ def test_a_subset_of_everything_and_growth() -> None:
         {"mastery": -0.1},
         {"score": "other"},
         {"lately": 0},
+        {"among": 0},
+        {"keep": 1.1},
         {"patience": -1},
         {"size": 21},
         {"size": 1},

@@ -12,7 +12,7 @@ from archscout.errors import UserError
 from archscout.selection.quota import draw_stratified
 from archscout.selection.selector import Labelled, Record, Selector
 
-HARDNESS, MASTERY, TOP = 0.5, 0.3, 0.6  # defaults of Dds
+HARDNESS, MASTERY, TOP, KEEP, AMONG = 0.5, 0.0, 0.0, 0.3, 2  # defaults of Dds
 PATIENCE, DOUBT = 3, 0.3
 UPDATES = 20  # after which the curriculum is at its end where nobody said how long the training will be
 
@@ -53,15 +53,29 @@ def suspects(record: Record, patience: int = PATIENCE, doubt: float = DOUBT) -> 
     return found
 
 
+def way(record: Record) -> float:
+    """How far along the curriculum a training is, from 0 to 1: its progress where known, else over 20 updates."""
+    return record.progress if record.total else min(1.0, len(record.changes) / UPDATES)
+
+
 def due(record: Record, *, hardness: float, mastery: float, top: float, score: Literal["true", "published"]) -> bool:
     """Whether enough of the current subset is mastered for an update.
 
     The share of mastered images (score at least `hardness`) that is asked for rises along the curriculum from `mastery`
-    to `top`: with the progress of the training where it is known, else over the first 20 updates.
+    to `top`; see `way`.
     """
-    way = record.progress if record.total else min(1.0, len(record.changes) / UPDATES)
     mastered = float((hard_scores(record, score)[record.subset] >= hardness).float().mean())
-    return mastered >= mastery + (top - mastery) * way
+    return mastered >= mastery + (top - mastery) * way(record)
+
+
+def hardest(scores: Tensor, hardness: float, most: int | None) -> Tensor:
+    """Bool (k,): the images whose score (k,) is below `hardness`, of these the `most` hardest; None for all."""
+    hard = scores < hardness
+    if most is not None and int(hard.sum()) > most:
+        order = torch.argsort(scores, stable=True)
+        hard = torch.zeros_like(hard)
+        hard[order[:most]] = True
+    return hard
 
 
 def due_by_default(record: Record) -> bool:
@@ -73,24 +87,30 @@ class Dds(Selector):
     """A small subset that moves on: hard images stay, each mastered one gives way to the most different of its class.
 
     A round is one pass over the subset. When a round has ended and the share of its images whose score is at least
-    `hardness` reaches the mastery threshold, every mastered image is replaced by the image of its class that is
-    furthest from it in the embedding and not in the subset: of those that never were in it, where there are none of
-    those that were not during the last `lately` updates, else of all. No image is taken twice. An update costs no
-    forward pass. Where a class has no other image left, the mastered one stays.
+    `hardness` reaches the mastery threshold, the hard images stay and every other is replaced by the image of its class
+    that is furthest from it in the embedding, among some that are drawn, and not in the subset: of those that never
+    were in it, where there are none of those that were not during the last `lately` updates, else of all. No image is
+    taken twice. An update costs no forward pass. Where a class has no other image left, the mastered one stays.
     Images that are probably mislabelled (see suspects) leave the subset and do not come back.
 
     embedding:  (n, d) floats, or a kind of `embedding.embed` ("autoencoder", "pixels", "untrained"), which is computed
                 from the part at the first update and kept in `cache`.
     hardness:   score from which an image counts as mastered.
     mastery, top:  share of mastered images that triggers an update, at the beginning and at the end of the curriculum.
+    keep:       largest share of a round that stays as hard, at the end of the curriculum; it grows linearly from 0, and
+                of more images than that the hardest stay. None: all hard images stay, always.
+    among:      candidates that are drawn per image to be replaced, at random from its class; None: all images. The
+                furthest of all are the odd images of a class, and training on them first costs accuracy.
     lately:     updates for which an image that left stays away; 1 excludes only the current subset.
     score:      "true" or "published", see hard_scores.
     patience, doubt:  when a label is suspected; patience=0 for never.
     balanced:   whether the subset holds equally many of each class (all of a class that has fewer) or the natural mix.
 
+    The published method is mastery=0.4 to top=0.8 or the like, keep=None, among=None, lately=1, patience=0. The
+    defaults are the best of a measured grid, see benchmarks/results/selection.json.
     Costs one scan of the index per update, no Python loop over images. Fails where hard images are hard because they
     are wrong, beyond what `suspects` sees, and where a random subset redrawn each round is already as good: measure.
-    Source: Poyser and Breckon 2025, arXiv:2506.14667; the rules on repeats and labels are ours.
+    Source: Poyser and Breckon 2025, arXiv:2506.14667; the rules on repeats, labels, `keep` and `among` are ours.
     """
 
     name = "dds"
@@ -105,6 +125,8 @@ class Dds(Selector):
         hardness: float = HARDNESS,
         mastery: float = MASTERY,
         top: float = TOP,
+        keep: float | None = KEEP,
+        among: int | None = AMONG,
         lately: int = 3,
         score: Literal["true", "published"] = "true",
         patience: int = PATIENCE,
@@ -114,17 +136,28 @@ class Dds(Selector):
         **settings: Any,
     ) -> None:
         super().__init__(part, **settings)
-        for name, value in {"hardness": hardness, "mastery": mastery, "top": top, "doubt": doubt}.items():
+        shares = {
+            "hardness": hardness,
+            "mastery": mastery,
+            "top": top,
+            "doubt": doubt,
+            "keep": 1 if keep is None else keep,
+        }
+        for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise UserError(f"{self.name}'s {name} is from 0 to 1, got {value}")
         if score not in ("true", "published"):
             raise UserError(f"{self.name}'s score is 'true' or 'published', got '{score}'")
-        if lately < 1 or patience < 0:
-            raise UserError(f"{self.name} wants lately of at least 1 and patience of at least 0: {lately}, {patience}")
+        if lately < 1 or patience < 0 or (among is not None and among < 1):
+            raise UserError(
+                f"{self.name} wants lately and among of at least 1 and patience of at least 0, got {lately}, {among} "
+                f"and {patience}"
+            )
         self.part: Any = part
         self.cache, self.balanced = cache, balanced
         self.hardness, self.mastery, self.top, self.score = hardness, mastery, top, score
         self.lately, self.patience, self.doubt = lately, patience, doubt
+        self.keep, self.among = keep, among
         self._embedding = embedding
         self._index: Any = None
 
@@ -137,7 +170,9 @@ class Dds(Selector):
         if wider <= 0 and not self.due(record):
             return subset, None
         doubtful = suspects(record, self.patience, self.doubt)
-        easy = (hard_scores(record, self.score)[subset] >= self.hardness) | doubtful[subset]
+        most = None if self.keep is None else round(self.keep * way(record) * len(subset))
+        scores = torch.where(doubtful, 2.0, hard_scores(record, self.score))[subset]
+        easy = ~hardest(scores, self.hardness, most)
         leaving = subset[easy]
         coming = torch.full_like(leaving, -1)
         since = record.changes[-self.lately :][0]
@@ -160,8 +195,11 @@ class Dds(Selector):
 
     def _successors(self, leaving: Tensor, excluded: Tensor, draw: np.random.Generator) -> Tensor:
         """For each image that leaves, the one that comes (k,) int64, or -1 where its class has none left."""
+        labels = self.record.labels
         if self.replacement == "random":
-            return random_successors(self.record.labels, leaving, excluded, draw)
+            return random_successors(labels, leaving, excluded, draw)
+        if self.among is not None:
+            excluded = ~drawn_candidates(labels, leaving, ~excluded, self.among, draw)
         return torch.from_numpy(self.index.replace(leaving.numpy(), excluded.numpy()))
 
     def _more(self, record: Record, free: Tensor, count: int, draw: np.random.Generator) -> Tensor:
@@ -183,6 +221,20 @@ class Dds(Selector):
             points = embed(self.part, self._embedding, cache=self.cache)
             self._index = Furthest(points, self.record.labels.numpy())
         return self._index
+
+
+def drawn_candidates(labels: Tensor, leaving: Tensor, free: Tensor, each: int, draw: np.random.Generator) -> Tensor:
+    """Bool (n,): of the free images (n,) bool of each class, `each` at random per image of it that leaves, or all."""
+    names, at = labels.numpy(), free.nonzero().squeeze(1).numpy()
+    at = at[draw.permutation(len(at))]
+    at = at[np.argsort(names[at], kind="stable")]  # by class, random within
+    classes = int(names.max()) + 1
+    have = np.bincount(names[at], minlength=classes)
+    within = np.arange(len(at)) - np.repeat(np.cumsum(have) - have, have)
+    wanted = each * np.bincount(names[leaving.numpy()], minlength=classes)
+    drawn = torch.zeros(len(labels), dtype=torch.bool)
+    drawn[torch.from_numpy(at[within < wanted[names[at]]])] = True
+    return drawn
 
 
 def random_successors(labels: Tensor, leaving: Tensor, excluded: Tensor, draw: np.random.Generator) -> Tensor:
