@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from archscout.bench.verb import benchmark as benchmark
+    from archscout.devices.kit import bench_kit as bench_kit
+    from archscout.devices.shelf import add_device as add_device
+    from archscout.devices.shelf import known_devices as known_devices
+    from archscout.devices.shelf import remove_device as remove_device
+    from archscout.devices.verb import profile as profile
     from archscout.errors import UserError as UserError
     from archscout.pipeline import demo as demo
     from archscout.pipeline import resume as resume
@@ -37,12 +42,17 @@ HOME = {
     "SearchSpace": "space",
     "Story": "selection.story",
     "UserError": "errors",
+    "add_device": "devices.shelf",
+    "bench_kit": "devices.kit",
     "benchmark": "bench.verb",
     "demo": "pipeline",
     "export": "verbs",
+    "known_devices": "devices.shelf",
     "methods": "verbs",
     "predict": "verbs",
+    "profile": "devices.verb",
     "rank": "ranking",
+    "remove_device": "devices.shelf",
     "report": "verbs",
     "resume": "pipeline",
     "score": "scoring",

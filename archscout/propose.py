@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from archscout.aggregate import rank_pool
-from archscout.costs import COSTS
+from archscout.costs import COSTS, available
 from archscout.costs.limits import format_cost, violation
 from archscout.costs.trace import Trace, trace
 from archscout.devices.profile import Profile
@@ -21,14 +21,14 @@ from archscout.space import Arch, SearchSpace
 log = logging.getLogger("archscout")
 
 GENERATION = 16  # proposals asked at once; fixed, so that results never depend on the number of workers
-COUNTED = ("params", "macs", "flops", "memory")
 
 
 @dataclass
 class Costing:
     """The costs of architectures of one space, each computed once: counted ones, and predicted ones with a profile.
 
-    Call it with an architecture; the answer also has `violation` (0 = within limits). About 10 to 20 ms for a new one.
+    Call it with an architecture; the answer also has `violation` (0 = within limits). Predicted costs are held against
+    their limits at the safe end of their interval (`Profile.upper`). About 10 to 20 ms for a new one.
     """
 
     space: SearchSpace
@@ -36,10 +36,29 @@ class Costing:
     profile: Profile | None = None
     known: dict[Arch, dict[str, float]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in self.limits:
+            if name in COSTS and name not in available(self.profile):
+                what = (
+                    f"the profile of {self.profile.target or 'this device'}"
+                    if self.profile
+                    else "a run without a profile"
+                )
+                raise UserError(
+                    f"a limit on {name} needs to know it, and {what} does not; measure it there, state the watts with "
+                    f"archscout device add NAME FILE --power 3W, or drop the limit"
+                )
+
     def within(self, limits: Mapping[str, float]) -> Costing:
         """The same costs under other limits."""
-        known = {arch: {**costs, "violation": violation(costs, limits)} for arch, costs in self.known.items()}
+        known = {
+            arch: {**costs, "violation": violation(self.upper(costs), limits)} for arch, costs in self.known.items()
+        }
         return Costing(self.space, limits, self.profile, known)
+
+    def upper(self, costs: Mapping[str, float]) -> Mapping[str, float]:
+        """The costs as they are held against limits: those that are predicted at the safe end of their interval."""
+        return costs if self.profile is None else self.profile.upper(costs)
 
     def trace(self, arch: Arch) -> Trace:
         """What one forward of an architecture's network does, without computing it."""
@@ -53,11 +72,10 @@ class Costing:
         key = self.space.canonical(arch)
         if key not in self.known:
             seen = self.trace(key)
-            names = (*COUNTED, "latency") if self.profile else COUNTED
-            costs = {name: float(COSTS[name].compute(seen, self.profile)) for name in names}
+            costs = {name: float(COSTS[name].compute(seen, self.profile)) for name in available(self.profile)}
             if self.profile:
                 costs["training"] = float(self.profile.training(seen))
-            self.known[key] = {**costs, "violation": violation(costs, self.limits)}
+            self.known[key] = {**costs, "violation": violation(self.upper(costs), self.limits)}
         return self.known[key]
 
 
@@ -99,15 +117,18 @@ def require_feasible(costing: Costing, draws: Sequence[Arch]) -> list[Arch]:
     feasible = [arch for arch in draws if costing(arch)["violation"] <= 0]
     if feasible or not costing.limits:
         return feasible
-    nearest = min(costing.known.values(), key=lambda costs: costs["violation"])
+    seen = [costing.upper(costs) for costs in costing.known.values()]
+    nearest = min(seen, key=lambda costs: costs["violation"])
     wanted = ", ".join(f"{name}={format_cost(name, value)}" for name, value in costing.limits.items())
     found = ", ".join(f"{name}={format_cost(name, nearest[name])}" for name in costing.limits)
-    least = ", ".join(
-        f"{name}={format_cost(name, min(costs[name] for costs in costing.known.values()))}" for name in costing.limits
+    least = ", ".join(f"{name}={format_cost(name, min(costs[name] for costs in seen))}" for name in costing.limits)
+    doubts = {name: costing.upper({name: 1.0})[name] - 1 for name in costing.limits}
+    safe = "".join(
+        f"; {name} is predicted, with {doubt:.0%} on top for its error" for name, doubt in doubts.items() if doubt
     )
     raise UserError(
         f"no network of space '{costing.space.name}' found within {wanted}; the nearest of {len(costing.known)} has "
-        f"{found} (least seen of each: {least}); raise the limits or take another --space"
+        f"{found} (least seen of each: {least}){safe}; raise the limits or take another --space"
     )
 
 

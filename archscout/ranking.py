@@ -53,8 +53,8 @@ def rank(
     data: as in search; without it the images are random noise of `input_shape` with random labels of `classes` classes.
     images: which images the proxies see, see archscout.batches.
     limits: like search's; a network over a limit is not scored: its failure names the limit, and it ranks last.
-    device_profile: what predicts the latency, if that is limited: a JSON file of Profile.to_json, a run folder, or a
-    Profile; without it this machine is measured.
+    device_profile: what predicts latency and energy, if they are limited: the name of a device that was added, a run
+    folder, a JSON file of Profile.to_json, or a Profile; without it this machine is measured.
     seeds: initialisations and pairs of batches that each score averages; above 1 each proxy has a column `NAME_spread`,
     the standard deviation over them.
     out: a CSV file, written whole at the end. Scores go to `out`.log as they come (JSON lines): a stopped call goes on
@@ -203,49 +203,41 @@ def over_limits(
     seed: int,
 ) -> dict[Arch, str]:
     """Canonical architecture -> which limits it is over, for those that are."""
+    from archscout.costs import COSTS
     from archscout.costs.limits import format_cost
     from archscout.progress import progress
     from archscout.propose import Costing
 
     if not limits:
         return {}
-    profile = profile_of(device_profile, space, device, seed) if "latency" in limits else None
+    predicted = any(COSTS[name].needs_profile for name in limits if name in COSTS)
+    profile = profile_of(device_profile, space, device, seed) if predicted else None
     costing, found = Costing(space, limits, profile), {}
     keys = list(keys)
     with progress("costs", len(keys)) as bar:
         for key in keys:
             costs = costing(key)
             if costs["violation"] > 0:
+                most = costing.upper(costs)
                 found[key] = ", ".join(
-                    f"{name} {format_cost(name, costs[name])} is over {format_cost(name, limit)}"
+                    f"{name} {format_cost(name, most[name])} is over {format_cost(name, limit)}"
                     for name, limit in limits.items()
-                    if costs[name] > limit
+                    if most[name] > limit
                 )
             bar.advance()
     return found
 
 
 def profile_of(source: Any, space: SearchSpace, device: str, seed: int) -> Profile:
-    """The device profile: as given, from a JSON file or the log of a run, or measured here and now."""
-    from archscout.devices.profile import Profile, measure_profile
+    """The device profile: as given, found by name or file, or measured here and now."""
+    from archscout.devices.profile import measure_profile
+    from archscout.devices.shelf import find_profile
     from archscout.progress import progress
-    from archscout.result import Result
 
     if source is None:
         with progress("measuring this device", None):
             return measure_profile(space, device=device, seed=seed)
-    if not isinstance(source, str | Path):
-        return source
-    path = Path(source)
-    mend = "give a run folder, or a JSON file of Profile.to_json, with --device-profile"
-    try:
-        if path.is_dir():
-            return Profile.from_json(Result(path).events["profile"])
-        return Profile.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"cannot read the device profile {path} ({error.strerror}); {mend}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} holds no device profile ({type(error).__name__}: {error}); {mend}") from None
+    return find_profile(source, space)
 
 
 class ScoreLog:

@@ -243,7 +243,16 @@ def test_errors_of_the_network_are_raised() -> None:
 
 def test_measure_and_registry() -> None:
     costs = measure(Residual(), (4, 8, 8))
-    assert costs == {"memory": 4 * (144 + 16) + 3 * 1024, "params": 152, "macs": 64 * 144, "flops": 64 * 144 + 256 * 3}
+    assert costs == {
+        "memory": 4 * (144 + 16) + 3 * 1024,
+        "ram_int8": 3 * 256,  # image, result of the convolution with its normalisation, sum with its activation
+        "flash_int8": 144 + 8 * 4,
+        # the image, what is normalised and the result of relu are kept; relu has gradients of its input and output
+        "training_memory": 4 * (144 + 16) + 8 * 152 + 64 * (3 * 1024 + 2 * 1024),
+        "params": 152,
+        "macs": 64 * 144,
+        "flops": 64 * 144 + 256 * 3,
+    }
     own = Cost(lambda traced, profile: float(len(traced.ops)), unit="")
     assert list(measure(Residual(), (4, 8, 8), ["macs", own]).values()) == [64 * 144, 4]
     with pytest.raises(UserError, match="did you mean 'params'"):

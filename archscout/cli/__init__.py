@@ -34,7 +34,22 @@ def version(
 
 def register() -> None:
     """Import every verb file, each of which adds its command to `app`."""
-    from archscout.cli import bench, demo, export, list_methods, predict, rank, report, resume, search, select, train  # noqa: F401
+    from archscout.cli import (  # noqa: F401
+        bench,
+        bench_kit,
+        demo,
+        device,
+        export,
+        list_methods,
+        predict,
+        profile,
+        rank,
+        report,
+        resume,
+        search,
+        select,
+        train,
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

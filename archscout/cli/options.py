@@ -20,7 +20,15 @@ Group = Annotated[
 Strict = Annotated[bool | None, typer.Option("--strict", help="Refuse data with any unreadable image.")]
 Limit = Annotated[
     list[str] | None,
-    typer.Option(help="Largest allowed cost, like latency=5ms, memory=2MB, params=300k; repeatable."),
+    typer.Option(help="Largest allowed cost, like latency=5ms, energy=5mJ, ram_int8=256kB, params=300k; repeatable."),
+]
+InputShape = Annotated[str | None, typer.Option(help="Shape of an image, channels x height x width, like 3x32x32.")]
+DeviceProfile = Annotated[
+    str | None,
+    typer.Option(
+        help="Device that latency and energy are of: a name of archscout device list, a run folder or a JSON file "
+        "(default: this machine)."
+    ),
 ]
 Select = Annotated[
     str | None, typer.Option(help="What chooses the training images (search: in verification); see archscout list.")

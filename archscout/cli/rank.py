@@ -19,10 +19,7 @@ def rank(
     ] = None,
     data: options.Data = None,
     limit: options.Limit = None,
-    device_profile: Annotated[
-        str | None,
-        typer.Option(help="Run folder or JSON file whose device profile predicts latency (default: measure this one)."),
-    ] = None,
+    device_profile: options.DeviceProfile = None,
     batch_size: Annotated[int, typer.Option(help="Images in the batch that the proxies see.")] = 64,
     images: Annotated[str, typer.Option(help="Which images: balanced, random, diverse or hard.")] = "balanced",
     seeds: Annotated[int, typer.Option(help="Initialisations and batches that each score averages.")] = 1,

@@ -18,6 +18,7 @@ def search(
     select: options.Select = None,
     share: options.Share = None,
     limit: options.Limit = None,
+    device_profile: options.DeviceProfile = None,
     budget: options.Budget = None,
     candidates: Annotated[int | None, typer.Option(help="Architectures to score.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Architectures to verify by short training.")] = None,

@@ -21,7 +21,7 @@ def latency(trace: Trace, profile: Profile | None = None) -> float:
     if profile is None:
         raise UserError(
             "the cost latency needs the profile of a device: give profile=measure_profile(space), "
-            "or choose among the costs params, macs, flops and memory"
+            "or choose among the costs params, macs, flops, memory, ram_int8, flash_int8 and training_memory"
         )
     return float(profile.latency(trace))
 

@@ -9,32 +9,46 @@ from collections.abc import Iterable, Mapping
 from archscout.errors import UserError, unknown
 
 COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-# Units in base units: milliseconds, bytes, counts. Looked up in small letters.
+BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
+IN_BYTES = ("memory", "ram_int8", "flash_int8", "training_memory")
+COUNTED = ("params", "macs", "flops")
+# Units in base units: milliseconds, millijoules, watts, bytes, counts. Looked up in small letters.
 UNITS: dict[str, dict[str, float]] = {
     "latency": {"ms": 1.0, "": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3, "μs": 1e-3},
-    "memory": {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30},
-    "params": COUNTS,
-    "macs": COUNTS,
-    "flops": COUNTS,
+    "energy": {"mj": 1.0, "": 1.0, "j": 1e3, "uj": 1e-3, "µj": 1e-3, "μj": 1e-3},
+    "power": {"w": 1.0, "": 1.0, "mw": 1e-3, "kw": 1e3},
+    **dict.fromkeys(IN_BYTES, BYTES),
+    **dict.fromkeys(COUNTED, COUNTS),
 }
 SHOWN = {
     "latency": "us, ms or s",
-    "memory": "B, kB, MB, GB, KiB, MiB or GiB",
-    "params": "k, M or G",
-    "macs": "k, M or G",
-    "flops": "k, M or G",
+    "energy": "uJ, mJ or J",
+    "power": "mW, W or kW",
+    **dict.fromkeys(IN_BYTES, "B, kB, MB, GB, KiB, MiB or GiB"),
+    **dict.fromkeys(COUNTED, "k, M or G"),
 }
-EXAMPLES = {"latency": "5ms", "memory": "2MB", "params": "300k", "macs": "30M", "flops": "30M"}
+EXAMPLES = {
+    "latency": "5ms", "energy": "5mJ", "power": "2W", "memory": "2MB", "ram_int8": "256kB", "flash_int8": "1MB",
+    "training_memory": "500MB", "params": "300k", "macs": "30M", "flops": "30M",
+}  # fmt: skip
+# Names of the steps in which a value is shown, each with its size in the base unit.
+STEPS: dict[str, tuple[tuple[str, float], ...]] = {
+    "latency": (("us", 1e-3), ("ms", 1.0), ("s", 1e3)),
+    "energy": (("uJ", 1e-3), ("mJ", 1.0), ("J", 1e3), ("kJ", 1e6)),
+    "power": (("mW", 1e-3), ("W", 1.0), ("kW", 1e3)),
+    **dict.fromkeys(IN_BYTES, (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))),
+    **dict.fromkeys(COUNTED, (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))),
+}
 _NUMBER = re.compile(r"([0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?|\.[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-zµμ]*)", re.IGNORECASE)
 
 
 def parse_limits(limits: Iterable[str] | Mapping[str, str | float] | None) -> dict[str, float]:
-    """Limits in base units (ms, bytes, counts) from what a person writes.
+    """Limits in base units (ms, mJ, W, bytes, counts) from what a person writes.
 
-    limits: texts like "latency=5ms", "memory=2MB", "params=300k", or a mapping of cost -> text or number in base units.
-    Units may be in small or capital letters; kB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024. A number
-    without a unit is in the base unit. Raises UserError for anything that is not a positive limit on a known cost, and
-    for a cost named twice.
+    limits: texts like "latency=5ms", "ram_int8=256kB", "params=300k", or a mapping of cost -> text or number in base
+    units. Units may be in small or capital letters; kB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024. A
+    number without a unit is in the base unit. Raises UserError for anything that is not a positive limit on a known
+    cost, and for a cost named twice.
     """
     if limits is None:
         return {}
@@ -85,18 +99,9 @@ def violation(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
 
 def format_cost(name: str, value: float) -> str:
     """A cost for people, with three digits: "4.21 ms", "1.3 MB", "273 k". Any other cost is a plain number."""
-    if name == "latency":
-        return (
-            f"{digits(value * 1e3)} us"
-            if value < 0.0995
-            else f"{digits(value)} ms"
-            if value < 999.5
-            else f"{digits(value / 1e3)} s"
-        )
-    steps = ["B", "kB", "MB", "GB", "TB"] if name == "memory" else ["", "k", "M", "G", "T"] if name in UNITS else [""]
-    while value >= 999.5 and len(steps) > 1:
-        value, steps = value / 1e3, steps[1:]
-    return f"{digits(value)} {steps[0]}".rstrip()
+    steps = STEPS.get(name, (("", 1.0),))
+    unit, size = next(((u, s) for u, s in steps if value < (999.5 if s >= 1 else 99.5) * s), steps[-1])
+    return f"{digits(value / size)} {unit}".rstrip()
 
 
 def digits(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -53,7 +53,10 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The costs of one forward pass for one image that need no device; see `trace`."""
+    """The costs of one forward pass for one image that need no device; see `trace`.
+
+    folded: the places in `ops` of those that a deployed runtime does within the operation before them.
+    """
 
     params: int
     weight_bytes: int
@@ -61,6 +64,10 @@ class Trace:
     flops: int
     peak_activation_bytes: int
     ops: tuple[Op, ...]
+    ram_int8_bytes: int = 0
+    flash_int8_bytes: int = 0
+    training_activation_bytes: int = 0
+    folded: tuple[int, ...] = ()
 
 
 def trace(model: nn.Module, input_shape: Shape) -> Trace:
@@ -80,6 +87,16 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
     peak_activation_bytes is the largest sum of memory that the image and the results of operations hold at once, as
     PyTorch frees them: a result lives until nothing refers to it, views and in-place operations take no memory, and
     scratch memory inside an operation is not counted.
+
+    ram_int8_bytes is the same sum where every number is one byte and the graph is known beforehand: a result lives from
+    the operation that makes it to the last one that reads it. A normalisation right after a convolution or linear layer
+    is folded into it, and so is an activation after any operation, if nothing else reads what lies between; no other
+    result takes the place of an input. flash_int8_bytes is a byte for each weight, and 8 for each output channel of a
+    convolution, linear layer or normalisation that stays: a 32-bit bias and a scale. Both leave out the runtime.
+
+    training_activation_bytes is the most that a training step holds per image in fp32: what the operations so far saved
+    for the backward pass, and the gradients of the inputs and outputs of the one whose turn it is. Dropout masks and
+    statistics of normalisations are left out.
     """
     made: dict[int, Any] = {}
     try:
@@ -102,7 +119,74 @@ def trace(model: nn.Module, input_shape: Shape) -> Trace:
         flops=sum(op.flops for op in recorder.ops),
         peak_activation_bytes=recorder.peak,
         ops=tuple(recorder.ops),
+        **deployed(recorder.ops, recorder.steps, recorder.sizes),
+        training_activation_bytes=recorder.training_peak,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What an `Op` read and made: numbers of values (memories of activations), and weights as (memory, size, axes).
+
+    fold: "norm" or "activation" where it works on one value number by number, else "".
+    """
+
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    weights: tuple[tuple[int, int, int], ...] = ()
+    fold: str = ""
+
+
+def deployed(ops: Sequence[Op], steps: Sequence[Step], sizes: Sequence[int]) -> dict[str, Any]:
+    """ram_int8_bytes, flash_int8_bytes and folded of a recorded pass, as `trace` defines them.
+
+    sizes: how many numbers each value holds; value 0 is the image.
+    """
+    readers: list[set[int]] = [set() for _ in sizes]
+    for place, step in enumerate(steps):
+        for value in step.reads:
+            readers[value].add(place)
+    home = list(range(len(sizes)))  # the value in whose memory a folded result lies
+    born, maker = [0] * len(sizes), [""] * len(sizes)
+    last = [max(places, default=0) for places in readers]
+    folded: list[int] = []
+    flash = 0
+    seen: set[int] = set()
+    for place, (op, step) in enumerate(zip(ops, steps, strict=True)):
+        before = home[step.reads[0]] if step.reads else 0
+        into = ("conv", "linear") if step.fold == "norm" else ("conv", "linear", "add", "pool", "bn", "matmul")
+        in_place = step.makes == step.reads
+        alone = len(step.reads) == 1 and (in_place or readers[step.reads[0]] == {place})
+        if step.fold and alone and len(step.makes) == 1 and maker[before] in into:
+            folded.append(place)
+            made = step.makes[0]
+            home[made] = before
+            last[before] = max(last[before], last[made], place)
+            maker[before] = maker[before] if step.fold == "norm" else "activation"
+        else:
+            for made in step.makes:
+                if made not in step.reads:
+                    born[made], last[made] = place, max(last[made], place)
+                maker[made] = op.kind
+            new = [weight for weight in step.weights if weight[0] not in seen]
+            flash += sum(size for _, size, axes in new if axes > 1)
+            if op.kind in ("conv", "linear", "bn") and new:
+                channels = max((size for _, size, axes in new if axes == 1), default=0)
+                flash += 8 * (channels if op.kind == "bn" else op.channels_out)
+        seen.update(key for key, _, _ in step.weights)
+    if steps:
+        for made in steps[-1].makes:
+            last[home[made]] = len(steps) - 1
+    live = [0] * (max(len(steps), 1) + 1)
+    for value, size in enumerate(sizes):
+        if home[value] == value:
+            live[born[value]] += size
+            live[last[value] + 1] -= size
+    peak = most = 0
+    for change in live:
+        peak += change
+        most = max(most, peak)
+    return {"ram_int8_bytes": most, "flash_int8_bytes": flash, "folded": tuple(folded)}
 
 
 def hollow(model: nn.Module, made: dict[int, Any]) -> Any:
@@ -162,7 +246,12 @@ class Recorder(TorchDispatchMode):
         self.ops: list[Op] = []
         self.live = 0
         self.peak = 0
-        self.known: set[int] = set()  # storages that are weights or already counted
+        self.known: dict[int, int] = {}  # counted storages that live -> number of their value
+        self.sizes: list[int] = []  # numbers in each value
+        self.steps: list[Step] = []
+        self.saved: set[int] = set()  # values that a backward pass needs
+        self.saved_bytes = 0
+        self.training_peak = 0
 
     def run(self, model: nn.Module, image: torch.Tensor) -> None:
         """Record the forward pass of `model` on `image`."""
@@ -178,12 +267,13 @@ class Recorder(TorchDispatchMode):
         if key in self.known or key in self.weights:
             return
         size = storage.nbytes()
-        self.known.add(key)
+        self.known[key] = len(self.sizes)
+        self.sizes.append(size // tensor.element_size())
         self.live += size
         weakref.finalize(storage, self.free, key, size).atexit = False
 
     def free(self, key: int, size: int) -> None:
-        self.known.discard(key)
+        self.known.pop(key, None)
         self.live -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -209,7 +299,36 @@ class Recorder(TorchDispatchMode):
         self.peak = max(self.peak, self.live)
         if op is not None:
             self.ops.append(op)
+            self.note(func, (*args, *kwargs.values()), made[:1] if first_only else made, op)
         return result
+
+    def note(self, func: Any, arguments: Any, made: Sequence[torch.Tensor], op: Op) -> None:
+        """Keep the `Step` of an `Op`, and what a training would have to hold by then."""
+        reads, weights = [], []
+        for tensor in tensors_in(arguments):
+            key = storage_of(tensor)
+            if key in self.weights:
+                weights.append((key, tensor.numel(), tensor.dim()))
+            elif key in self.known:
+                reads.append(self.known[key])
+        makes = tuple(self.known[key] for key in map(storage_of, made) if key in self.known)
+        fold = "norm" if func in NORMS else "activation" if func in RELUS or func in FOLDABLE else ""
+        self.steps.append(Step(tuple(dict.fromkeys(reads)), makes, tuple(weights), fold))
+        if func in KEEP_RESULT:
+            kept = makes
+        elif func in OTHER_PRODUCTS:
+            kept = (*reads, *makes)
+        elif func in KEEP_INPUT or (func in FACTORS and len(reads) + len(weights) > 1):
+            kept = tuple(reads)
+        else:
+            kept = ()
+        for value in kept:
+            if value not in self.saved:
+                self.saved.add(value)
+                self.saved_bytes += 4 * self.sizes[value]
+        if func in WITH_PLACES:
+            self.saved_bytes += 8 * op.outputs
+        self.training_peak = max(self.training_peak, self.saved_bytes + 4 * (op.inputs + op.outputs))
 
     def signature(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What the result's shape and the `Op` depend on; None where a call must really be made."""
@@ -375,7 +494,13 @@ ACTIVATIONS = overloads(
     "_prelu_kernel", "prelu", "_softmax", "clamp", "clamp_min", "threshold",
 )  # fmt: skip
 POOLS = overloads("avg_pool2d", "max_pool2d_with_indices", "max_pool2d", "avg_pool1d", "avg_pool3d")
+FOLDABLE = ACTIVATIONS - overloads("_softmax")
+# What autograd keeps for the backward pass: the result, the input, or both factors; and where a maximum was found.
+KEEP_RESULT = RELUS | overloads("sigmoid", "tanh", "_softmax")
+FACTORS = overloads("mul", "div")
+WITH_PLACES = overloads("max_pool2d_with_indices", "adaptive_max_pool2d")
 ADAPTIVE_POOLS = overloads("_adaptive_avg_pool2d", "adaptive_max_pool2d")
+KEEP_INPUT = CONVOLUTIONS | set(PRODUCTS) | NORMS | POOLS | ADAPTIVE_POOLS | (ACTIVATIONS - KEEP_RESULT)
 KINDS = {
     **dict.fromkeys(overloads("add", "sum"), "add"),
     **dict.fromkeys(overloads("cat", "stack"), "cat"),

@@ -8,7 +8,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,7 +32,7 @@ except (ImportError, AttributeError):  # Windows and macOS do not count preempti
 
 @dataclass(frozen=True)
 class Latency:
-    """The time of one inference at batch 1, in milliseconds, with what it was measured on.
+    """The time of one inference, in milliseconds, with what it was measured on.
 
     median:      the latency. low and high enclose it with 95 % confidence (order statistics, as if independent).
     p95:         95 of 100 repeats were at most this slow.
@@ -41,6 +41,9 @@ class Latency:
                  machine did meanwhile. Above about .1 another measurement may differ by as much.
     interrupted: share of the repeats in which the system gave the core to another process; of those the time on
                  the core counts (one thread, Linux), otherwise the wall clock does.
+    batch:       images in an inference; the times are those of all of them together.
+    slowdown:    median of the last quarter of the repeats over that of the first, minus 1. Well above zero the machine
+                 grew hot or busy under way.
     """
 
     median: float
@@ -53,6 +56,8 @@ class Latency:
     runtime: str
     threads: int
     interrupted: float = 0.0
+    batch: int = 1
+    slowdown: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name; `Latency(**mapping)` is the inverse."""
@@ -172,13 +177,42 @@ def timed(
     """
     if seconds <= 0 or min_repeats < 1:
         raise UserError(f"a measurement needs seconds > 0 and at least one repeat, got {seconds} and {min_repeats}")
-    on_core = threads == 1 and wait is None and _THREAD is not None
+    samples, interrupted = sampled(
+        run,
+        enough=lambda found, passed: (
+            passed >= seconds
+            and (len(found) >= min_repeats or (passed >= 5 * seconds and len(found) >= min(5, min_repeats)))
+        ),
+        warm_up=0.3 * seconds,
+        wait=wait,
+        on_core=threads == 1,
+    )
+    return summary(samples, interrupted, device=device, runtime=runtime, threads=threads)
+
+
+def sampled(
+    run: Callable[[], object],
+    *,
+    enough: Callable[[Sequence[float], float], bool],
+    warm_up: float,
+    wait: Callable[[], None] | None = None,
+    on_core: bool = False,
+    on_begin: Callable[[], None] = lambda: None,
+) -> tuple[list[float], int]:
+    """The milliseconds of repeated calls of `run`, in order, and how many of them were interrupted; see `timed`.
+
+    enough: (samples so far, seconds since the first) -> whether to stop, asked after each.  warm_up: most seconds
+    before the first.  on_core: whether an interrupted call counts with its time on the core, where the system can tell.
+    on_begin: called after the warm-up.
+    """
+    on_core = on_core and wait is None and _THREAD is not None
     collecting = gc.isenabled()
     gc.disable()
     try:
-        _warm_up(run, wait, seconds)
+        _warm_up(run, wait, warm_up)
         samples: list[float] = []
         interrupted = 0
+        on_begin()
         begin = time.perf_counter()
         while True:
             switches = _switches() if on_core else 0
@@ -192,14 +226,17 @@ def timed(
                 spent = min(spent, time.thread_time_ns() - core)
                 interrupted += 1
             samples.append(spent / 1e6)
-            passed = time.perf_counter() - begin
-            if passed >= seconds and (
-                len(samples) >= min_repeats or (passed >= 5 * seconds and len(samples) >= min(5, min_repeats))
-            ):
-                break
+            if enough(samples, time.perf_counter() - begin):
+                return samples, interrupted
     finally:
         if collecting:
             gc.enable()
+
+
+def summary(
+    samples: Sequence[float], interrupted: int, *, device: str, runtime: str, threads: int, batch: int = 1
+) -> Latency:
+    """What a list of milliseconds, in the order in which they were taken, says."""
     median, low, high = median_interval(samples)
     ordered = sorted(samples)
     return Latency(
@@ -213,10 +250,25 @@ def timed(
         runtime=runtime,
         threads=threads,
         interrupted=interrupted / len(samples),
+        batch=batch,
+        slowdown=slowdown(samples),
     )
 
 
-def median_interval(samples: list[float], confidence: float = 0.95) -> tuple[float, float, float]:
+def slowdown(samples: Sequence[float]) -> float:
+    """How much longer the last quarter of some repeats took than the first, by their medians; 0 below eight repeats.
+
+    0 also where it may be chance: where the 95 % intervals of the two medians overlap.
+    """
+    quarter = len(samples) // 4
+    if quarter < 2:
+        return 0.0
+    first, last = median_interval(samples[:quarter]), median_interval(samples[-quarter:])
+    apart = last[1] > first[2] or last[2] < first[1]
+    return last[0] / first[0] - 1 if apart else 0.0
+
+
+def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
     """The median and the order statistics that enclose the true median with at least this confidence.
 
     With n independent samples the count below the true median is Binomial(n, 1/2); the k-th smallest and k-th largest
@@ -262,8 +314,8 @@ def _switches() -> int:
     return resource.getrusage(_THREAD).ru_nivcsw if _THREAD is not None else 0
 
 
-def _warm_up(run: Callable[[], object], wait: Callable[[], None] | None, seconds: float) -> None:
-    """Calls until the best of three is within 5 % of the best of the three before, or 30 % of `seconds` is used."""
+def _warm_up(run: Callable[[], object], wait: Callable[[], None] | None, most: float) -> None:
+    """Calls until the best of three is within 5 % of the best of the three before, or `most` seconds are used."""
     best = float("inf")
     begin = time.perf_counter()
     while True:
@@ -274,13 +326,13 @@ def _warm_up(run: Callable[[], object], wait: Callable[[], None] | None, seconds
             if wait:
                 wait()
             best = min(best, time.perf_counter() - start)
-            if time.perf_counter() - begin > 0.3 * seconds:
+            if time.perf_counter() - begin > most:
                 return
         if best > 0.95 * previous:
             return
 
 
-def _noise(samples: list[float]) -> float:
+def _noise(samples: Sequence[float]) -> float:
     size = max(1, len(samples) // BLOCKS)
     medians = [statistics.median(samples[at : at + size]) for at in range(0, len(samples) - size + 1, size)]
     return statistics.pstdev(medians) / statistics.median(samples)

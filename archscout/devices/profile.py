@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.optimize import nnls
 from torch import nn
 
 from archscout.costs.trace import Op, Trace, trace
+from archscout.devices.energy import open_meter, stated_power
 from archscout.devices.latency import checked_device, device_name, measure_latency, measure_training
 from archscout.errors import UserError
 from archscout.space import Arch, SearchSpace
@@ -20,6 +21,7 @@ from archscout.space import Arch, SearchSpace
 DRAWS = 200  # architectures traced to learn the range of a space
 LEAST = 6  # networks that are trained for a moment even when the time is up
 FREE = 0.8  # share of its core that one thread must get, or the machine is too busy to time several threads
+FOLDS = 60  # most parts that are left out of a fit in turn, to see how far it errs
 PAIRS = 4  # networks whose training is timed with one thread and with all
 
 
@@ -33,8 +35,12 @@ class Profile:
     batch: images of the training step that is predicted.  step: images of those that were timed, at most `batch`.
     networks: how many were measured.
     speedup: how many times faster training steps are with `train_threads` threads than with one; in training_terms.
-    measured: of each network its text, macs, latency (ms) and training (ms per image of a step of
-        `step` images, None where time was short).
+    measured: of each network its text, macs, latency (ms), training (ms per image of a step of `step` images, None
+        where time was short) and energy (mJ, None where there is no meter).
+    power: mean watts of the device while a network runs, 0 where nothing is known.  power_source: what that rests on.
+    energy_terms, energy_half_width: as for latency, in millijoules; empty where energies were not measured, and then
+        energy is latency x power.
+    target: the name of the other device that latency and energy are of, "" where all was measured on this machine.
     """
 
     device: str
@@ -53,10 +59,55 @@ class Profile:
     half_width: float
     training_half_width: float
     measured: tuple[Mapping[str, Any], ...]
+    power: float = 0.0
+    power_source: str = ""
+    energy_terms: Mapping[str, float] = field(default_factory=dict)
+    energy_half_width: float = 0.0
+    target: str = ""
 
     def latency(self, trace: Trace) -> float:
         """Predicted milliseconds of one image at batch 1, with `threads` threads."""
-        return _predicted(features(trace), self.latency_terms)
+        return _predicted(features(trace, self.runtime), self.latency_terms)
+
+    def energy(self, trace: Trace) -> float:
+        """Predicted millijoules of one image at batch 1. UserError where the profile knows no power."""
+        if self.energy_terms:
+            return _predicted(features(trace, self.runtime), self.energy_terms)
+        if not self.power:
+            raise UserError(
+                f"the profile of {self.target or self.device} knows no power, so no energy; measure energies there, or "
+                "state the watts: archscout device add NAME FILE --power 3W"
+            )
+        return self.latency(trace) * self.power
+
+    def upper(self, costs: Mapping[str, float]) -> dict[str, float]:
+        """The same costs, those that are predicted at the safe end of their interval: what limits are held against.
+
+        Of ten networks nine lie within `half_width` of their prediction on either side, so about 19 of 20 below this.
+        """
+        doubts = {
+            "latency": self.half_width,
+            "energy": self.energy_half_width if self.energy_terms else self.half_width,
+            "power": self.energy_half_width,
+        }
+        return {name: value * (1 + doubts.get(name, 0.0)) for name, value in costs.items()}
+
+    def aimed(self, other: Profile, name: str) -> Profile:
+        """This profile with the latency and energy of another device, called `name`; training stays of this machine."""
+        return replace(
+            self,
+            device=other.device,
+            runtime=other.runtime,
+            threads=other.threads,
+            networks=other.networks,
+            latency_terms=other.latency_terms,
+            half_width=other.half_width,
+            power=other.power,
+            power_source=other.power_source,
+            energy_terms=other.energy_terms,
+            energy_half_width=other.energy_half_width,
+            target=name,
+        )
 
     def training(self, trace: Trace) -> float:
         """Predicted milliseconds per image of one training step at `batch` images, with `train_threads` threads."""
@@ -80,6 +131,7 @@ class Profile:
                     "input_shape": (channels, height, width),
                     "latency_terms": {str(k): float(v) for k, v in mapping["latency_terms"].items()},
                     "training_terms": {str(k): float(v) for k, v in mapping["training_terms"].items()},
+                    "energy_terms": {str(k): float(v) for k, v in mapping.get("energy_terms", {}).items()},
                     "measured": tuple(dict(row) for row in mapping["measured"]),
                 }
             )
@@ -109,7 +161,9 @@ def measure_profile(
     operation is then spread over more images than were timed. On a CPU steps are timed with one thread,
     which other programs disturb least, and divided by the speed-up that a few networks show with `train_threads`
     threads (at least 1, and 1 on a machine whose cores are taken). `limits` (cost -> largest value) keeps the measured
-    networks within the limits on counted costs, where enough are. `on_progress(done, total)` is called along the way.
+    networks within the limits on counted costs, where enough are. Energy is read meanwhile where the machine has a
+    meter, otherwise its power is a stated one, see `energy.stated_power`.
+    `on_progress(done, total)` is called along the way.
 
     The time is fitted as a sum of non-negative terms (see `features`): least squares of relative errors with Huber's
     weights. Predictions are for networks of this space; they state their error as `half_width`.
@@ -143,14 +197,21 @@ def measure_profile(
             min_repeats=1,
         )
 
+    meter, source = open_meter(device)
+    power, stated = stated_power(device, threads)
+    joules, busy = np.zeros(count), np.zeros(count)
+
     latencies = np.full((2, count), np.inf)
     for turn in (0, 1):
         for i, model in enumerate(_models(space, chosen)):
             if turn == 1 and late(0.6):
                 break
+            before, since = meter.read() if meter else 0.0, time.perf_counter()
             latencies[turn, i] = measure_latency(
                 model, space.input_shape, device=device, threads=threads, seconds=0.1 * seconds / count, min_repeats=5
             ).median
+            joules[i] += meter.read() - before if meter else 0.0
+            busy[i] += time.perf_counter() - since
             advance()
     size = _step_size(batch, latencies.min(0), 1000 * 0.35 * seconds)
     alone = 1 if where.type == "cpu" else train_threads
@@ -185,6 +246,9 @@ def measure_profile(
         speedup=speedup,
         space=space.name,
         input_shape=space.input_shape,
+        energies=(latencies.min(0) * joules / busy).tolist() if meter else None,
+        power=float(joules.sum() / busy.sum()) if meter else power,
+        power_source=source if meter else stated,
     )
 
 
@@ -203,18 +267,29 @@ def fit_profile(
     runtime: str = "torch",
     speedup: float = 1.0,
     step: int | None = None,
+    energies: Sequence[float | None] | None = None,
+    power: float = 0.0,
+    power_source: str = "",
 ) -> Profile:
     """The profile that fits measured milliseconds. Use it for timings that come from elsewhere, such as a phone.
 
     `trainings` are milliseconds per image of steps of `step` images (default `batch`), None where there is none.
+    `energies` are millijoules, None where there is none; they are fitted where at least three are known.
     """
     step = step or batch
     trained = [i for i, value in enumerate(trainings) if value is not None]
-    all_features = [features(seen) for seen in traces]
+    all_features = [features(seen, runtime) for seen in traces]
     latency_terms, half_width = _fit(all_features, list(latencies))
     training_terms, training_half_width = _fit(
-        [_per_step(all_features[i], batch / step) for i in trained], [value for value in trainings if value is not None]
+        [_per_step(features(traces[i]), batch / step) for i in trained],
+        [value for value in trainings if value is not None],
     )
+    energies = list(energies) if energies is not None else [None] * len(traces)
+    metered = [(found, value) for found, value in zip(all_features, energies, strict=True) if value]
+    energy_terms, energy_half_width = _fit(*map(list, zip(*metered, strict=True))) if len(metered) > 2 else ({}, 0.0)
+    if energy_terms and not power:
+        spent = [(value, ms) for value, ms in zip(energies, latencies, strict=True) if value]
+        power = sum(value for value, _ in spent) / sum(ms for _, ms in spent)
     return Profile(
         device=device,
         runtime=runtime,
@@ -232,24 +307,32 @@ def fit_profile(
         half_width=half_width,
         training_half_width=training_half_width,
         measured=tuple(
-            {"arch": name, "macs": seen.macs, "latency": latency, "training": training}
-            for name, seen, latency, training in zip(names, traces, latencies, trainings, strict=True)
+            {"arch": name, "macs": seen.macs, "latency": latency, "training": training, "energy": energy}
+            for name, seen, latency, training, energy in zip(names, traces, latencies, trainings, energies, strict=True)
         ),
+        power=power,
+        power_source=power_source,
+        energy_terms=energy_terms,
+        energy_half_width=energy_half_width,
     )
 
 
-def features(trace: Trace) -> dict[str, float]:
+def features(trace: Trace, runtime: str = "torch") -> dict[str, float]:
     """What the time of a network is a sum of: per family of operations their count, macs, and numbers moved.
 
     Convolutions are dense, pointwise (1x1) or depthwise (any grouped one); linear layers and matrix products are one
-    family; pools and resizes are two; all else is element-wise.
+    family; pools and resizes are two; all else is element-wise. Any runtime but "torch" does what it can fold (see
+    `costs.trace.trace`) within the operation before, where it costs nothing.
     """
     found: dict[str, float] = {"network": 1.0}
 
     def add(name: str, value: float) -> None:
         found[name] = found.get(name, 0.0) + value
 
-    for op in trace.ops:
+    folded = set() if runtime == "torch" else set(trace.folded)
+    for place, op in enumerate(trace.ops):
+        if place in folded:
+            continue
         family = family_of(op)
         add(f"count/{family}", 1.0)
         if op.macs:
@@ -296,7 +379,7 @@ def _drawn(
     for draw in range(DRAWS):
         arch = space.sample(rng)
         if arch not in drawn:
-            drawn[arch] = _traced(space, arch)
+            drawn[arch] = trace_of(space, arch)
         if len(drawn) >= least and draw >= least and time.perf_counter() - begin > seconds:
             break
     counted = {name: value for name, value in limits.items() if name in COSTS and not COSTS[name].needs_profile}
@@ -311,7 +394,8 @@ def _drawn(
     return list(drawn.items())
 
 
-def _traced(space: SearchSpace, arch: Arch) -> Trace:
+def trace_of(space: SearchSpace, arch: Arch) -> Trace:
+    """The trace of an architecture's network, which is built without weights; about 20 ms."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = space.build(arch)
     return trace(model, space.input_shape)
@@ -353,17 +437,23 @@ def _predicted(found: Mapping[str, float], terms: Mapping[str, float]) -> float:
 
 
 def _fit(rows: Sequence[Mapping[str, float]], times: Sequence[float]) -> tuple[dict[str, float], float]:
-    """Milliseconds per unit of each feature, and the relative half-width that covers 90 % when each row is left out."""
+    """Milliseconds per unit of each feature, and the relative half-width that covers 90 % when each row is left out.
+
+    More than 60 rows are left out in 60 parts.
+    """
     if not rows:
         return {}, 1.0
     terms = _solve(rows, times)
     if len(rows) < 3:
         return terms, 1.0
     errors = []
-    for i in range(len(rows)):
-        others = [j for j in range(len(rows)) if j != i]
-        foretold = _predicted(rows[i], _solve([rows[j] for j in others], [times[j] for j in others]))
-        errors.append(abs(times[i] - foretold) / max(foretold, 1e-9))
+    parts = min(len(rows), FOLDS)
+    for part in range(parts):
+        others = [j for j in range(len(rows)) if j % parts != part]
+        without = _solve([rows[j] for j in others], [times[j] for j in others])
+        for i in range(part, len(rows), parts):
+            foretold = _predicted(rows[i], without)
+            errors.append(abs(times[i] - foretold) / max(foretold, 1e-9))
     return terms, float(np.quantile(errors, 0.9, method="higher"))
 
 

@@ -1,0 +1,31 @@
+"""archscout bench-kit: a folder to measure another device with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archscout.cli import app, options
+
+
+@app.command(name="bench-kit")
+def bench_kit(
+    out: Annotated[Path, typer.Option(help="New folder to write.")] = Path("kit"),
+    networks: Annotated[int, typer.Option(help="Networks in the kit, 12 or more.")] = 24,
+    run: Annotated[Path | None, typer.Option(help="Run whose winner is measured too.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a folder that measures another device with nothing but Python, numpy and onnxruntime."""
+    from archscout.devices.kit import bench_kit as write
+    from archscout.progress import progress
+
+    with progress("writing networks", networks) as bar:
+        found = write(out, networks=networks, run=run, on_progress=lambda done, total: bar.advance())
+    if as_json:
+        print(options.json.dumps(found))
+        return
+    print(f"kit       {found['folder']}: {found['networks']} networks, {found['bytes'] / 1e6:.1f} MB")
+    print("there     copy it to the device, pip install numpy onnxruntime, and type: python bench.py")
+    print("back      bring measured.json, and type: archscout device add NAME measured.json")

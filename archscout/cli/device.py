@@ -1,0 +1,69 @@
+"""archscout device: the devices that were measured elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from archscout.cli import app, options
+
+device = typer.Typer(
+    help="Add, list and remove devices that were measured elsewhere; use one with --device-profile NAME.",
+    no_args_is_help=True,
+)
+app.add_typer(device, name="device")
+Name = Annotated[str, typer.Argument(help="Name of the device, like pi4.", show_default=False)]
+
+
+@device.command()
+def add(
+    name: Name,
+    file: Annotated[
+        Path, typer.Argument(help="measured.json of a bench kit, or a CSV with arch and ms.", show_default=False)
+    ],
+    power: Annotated[
+        str | None, typer.Option(help="Watts while it works, like 3W, for energies where none were measured.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Search space of the architectures of a CSV.")] = None,
+    input_shape: options.InputShape = None,
+    classes: Annotated[int | None, typer.Option(help="Classes of the networks of a CSV.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="What a CSV was measured with, like tflite.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that a CSV was measured with.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a device of that name.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Keep a device under a name: its latency and energy are then predicted for any network."""
+    from archscout.devices.shelf import add_device
+
+    row = add_device(
+        name, file, power=power, space=space, input_shape=input_shape, classes=classes, runtime=runtime,
+        threads=threads, replace=replace,
+    )  # fmt: skip
+    notes = row.pop("notes")
+    options.show([row], as_json)
+    if not as_json:
+        for note in notes:
+            print(f"note: {note}")
+        print(f"use it: archscout search --data photos/ --limit latency=20ms --device-profile {name}")
+
+
+@device.command(name="list")
+def list_devices(as_json: options.Json = False) -> None:
+    """Show the devices that were added."""
+    from archscout.devices.shelf import known_devices
+
+    rows = known_devices()
+    if rows or as_json:
+        options.show(rows, as_json)
+    else:
+        print("no devices yet: archscout bench-kit --out kit, measure there, archscout device add NAME measured.json")
+
+
+@device.command()
+def remove(name: Name) -> None:
+    """Forget a device."""
+    from archscout.devices.shelf import remove_device
+
+    print(f"removed {remove_device(name)}")

@@ -1,0 +1,209 @@
+"""Measures the networks of this folder on this device. Run it there: python bench.py
+
+It needs Python 3.8 or newer, numpy and onnxruntime, no network and no rights. For each network it warms up, repeats
+one inference at batch 1, and keeps the median in milliseconds with its 95 % interval, in two passes over all networks
+of which the faster counts. Energy is read where Linux shows the processor's counters to this user. Everything goes into
+one file, measured.json, to be taken back: archscout device add NAME measured.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import math
+import os
+import platform
+import sys
+import time
+
+FORMAT = "archscout-measured/1"
+HERE = os.path.dirname(os.path.abspath(__file__))
+RAPL = "measured by RAPL, the whole processor with all that ran on it"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, show a line for each network, and write the file; the exit code is 2 where nothing can be measured."""
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--out", default="measured.json", help="file to write (default: measured.json)")
+    words.add_argument("--threads", type=int, default=1, help="threads of an inference (default: 1)")
+    words.add_argument("--seconds", type=float, default=1.0, help="seconds for each network and pass (default: 1)")
+    words.add_argument("--provider", default="CPUExecutionProvider", help="of onnxruntime (default: the CPU's)")
+    words.add_argument("--name", default="", help="what this device is (default: as the system calls it)")
+    asked = words.parse_args(argv)
+    try:
+        import numpy  # noqa: F401
+        import onnxruntime
+    except ImportError as error:
+        return fail(f"{error}; type: pip install numpy onnxruntime")
+    if asked.threads < 1 or not asked.seconds > 0:
+        return fail("wanted --threads of at least 1 and --seconds above 0")
+    if asked.provider not in onnxruntime.get_available_providers():
+        have = ", ".join(onnxruntime.get_available_providers())
+        return fail(f"onnxruntime here has no {asked.provider}; it has {have}")
+    with open(os.path.join(HERE, "kit.json"), encoding="utf-8") as file:
+        networks = json.load(file)["networks"]
+    meter = EnergyMeter.found()
+    done: list[dict] = [{} for _ in networks]
+    for turn in (1, 2):
+        for place, network in enumerate(networks):
+            try:
+                found = measure(os.path.join(HERE, network["file"]), asked, meter)
+            except Exception as error:  # a network that this device cannot run costs itself only
+                found = {"failure": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
+            if found.get("latency", math.inf) <= done[place].get("latency", math.inf):
+                done[place] = found
+            shown = found.get("failure") or f"{found['latency']:9.3f} ms ({found['low']:.3f} to {found['high']:.3f})"
+            print(f"{turn}/2 {place + 1:3}/{len(networks)} {network['file']:12} {shown}", flush=True)
+    good = [found for found in done if "latency" in found]
+    if not good:
+        return fail(f"no network could be measured; the first said: {done[0]['failure']}")
+    about = {
+        "format": FORMAT,
+        "device": asked.name or device_name(),
+        "system": platform.platform(),
+        "runtime": "onnxruntime",
+        "runtime_version": onnxruntime.__version__,
+        "provider": asked.provider,
+        "threads": asked.threads,
+        "batch": 1,
+        "units": {"latency": "ms", "energy": "mJ"},
+        "energy_source": RAPL if meter else None,
+        "networks": [{**network, **found} for network, found in zip(networks, done)],  # noqa: B905 - Python 3.8
+    }
+    with open(asked.out + ".part", "w", encoding="utf-8") as file:
+        json.dump(about, file, indent=1)
+    os.replace(asked.out + ".part", asked.out)
+    noisy = sum(found["noise"] > 0.1 for found in good)
+    if noisy:
+        print(
+            f"note: the machine was busy or hot during {noisy} of {len(good)}; if you can, stop other programs, repeat"
+        )
+    print(f"wrote {asked.out}: {len(good)} networks; take it back and type: archscout device add NAME {asked.out}")
+    return 0
+
+
+def measure(path: str, asked: argparse.Namespace, meter: EnergyMeter | None) -> dict:
+    """What one network takes: milliseconds, and millijoules where there is a meter."""
+    import numpy
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = asked.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(path, options, providers=[asked.provider])
+    entry = session.get_inputs()[0]
+    shape = [side if isinstance(side, int) else 1 for side in entry.shape]
+    image = {entry.name: numpy.random.RandomState(0).standard_normal(shape).astype(numpy.float32)}
+    begin, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - begin < 0.3 * asked.seconds:
+        session.run(None, image)
+        count += 1
+    samples: list[float] = []
+    joules = meter.joules() if meter else 0.0
+    begin = now = time.perf_counter()
+    while (now - begin < asked.seconds or len(samples) < 20) and now - begin < 5 * asked.seconds:
+        start = time.perf_counter()
+        session.run(None, image)
+        now = time.perf_counter()
+        samples.append(1e3 * (now - start))
+    joules = meter.joules() - joules if meter else 0.0
+    median, low, high = median_interval(samples)
+    return {
+        "latency": median,
+        "low": low,
+        "high": high,
+        "p95": sorted(samples)[min(len(samples) - 1, int(0.95 * len(samples)))],
+        "repeats": len(samples),
+        "noise": noise(samples),
+        "energy": 1e3 * joules / len(samples) if joules > 0 else None,
+    }
+
+
+def median_of(samples: list[float]) -> float:
+    """The median of some numbers."""
+    ordered = sorted(samples)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
+def median_interval(samples: list[float]) -> tuple[float, float, float]:
+    """The median and the order statistics that enclose the true one with 95 % confidence."""
+    ordered, below, k = sorted(samples), 0.0, 0
+    n = len(ordered)
+    while True:  # the smallest k with P(Binomial(n, 1/2) <= k) of at least 2.5 %
+        below += math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
+        if below >= 0.025:
+            return median_of(ordered), ordered[max(1, k) - 1], ordered[-max(1, k)]
+        k += 1
+
+
+def noise(samples: list[float]) -> float:
+    """The standard deviation of the medians of eight consecutive blocks, relative to the median."""
+    size = max(1, len(samples) // 8)
+    medians = [median_of(samples[at : at + size]) for at in range(0, len(samples) - size + 1, size)]
+    mean = sum(medians) / len(medians)
+    return math.sqrt(sum((value - mean) ** 2 for value in medians) / len(medians)) / median_of(samples)
+
+
+class EnergyMeter:
+    """The energy counters of the processor's packages and their memory, added up since the first reading."""
+
+    def __init__(self, zones: list[str]) -> None:
+        self.zones = [(zone, int(read(zone, "max_energy_range_uj"))) for zone in zones]
+        self.last = [int(read(zone, "energy_uj")) for zone in zones]
+        self.total = 0.0
+
+    @classmethod
+    def found(cls) -> EnergyMeter | None:
+        """The meter of this machine, or None where there is no counter that this user may read."""
+        try:
+            zones = [zone for zone in sorted(glob.glob("/sys/class/powercap/intel-rapl:*")) if counts(zone)]
+            return cls(zones) if zones else None
+        except (OSError, ValueError):
+            return None
+
+    def joules(self) -> float:
+        """Joules so far."""
+        for place, (zone, most) in enumerate(self.zones):
+            now = int(read(zone, "energy_uj"))
+            self.total += (now - self.last[place] if now >= self.last[place] else now + most - self.last[place]) / 1e6
+            self.last[place] = now
+        return self.total
+
+
+def counts(zone: str) -> bool:
+    """Whether a counter is of a whole package, or of its memory, which is not in the package's."""
+    name = read(zone, "name")
+    return name == "dram" or (os.path.basename(zone).count(":") == 1 and name.startswith("package"))
+
+
+def read(folder: str, name: str) -> str:
+    """The text of a small file."""
+    with open(os.path.join(folder, name), encoding="utf-8") as file:
+        return file.read().strip()
+
+
+def device_name() -> str:
+    """What this device is: the board's name, or the processor's."""
+    try:
+        return read("/proc/device-tree", "model").strip("\0 ")
+    except OSError:
+        pass
+    try:
+        for line in read("/proc", "cpuinfo").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def fail(message: str) -> int:
+    """Say on one line what is wrong; the exit code for it."""
+    print("error: " + message, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

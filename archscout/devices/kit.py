@@ -1,0 +1,146 @@
+"""A folder to carry to another device: small networks as ONNX files, and the script that times them there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from archscout.costs.trace import Trace
+from archscout.devices import bench
+from archscout.devices.profile import features, trace_of
+from archscout.errors import UserError
+from archscout.space import Arch, SearchSpace, Shape
+
+FORMAT = "archscout-kit/1"
+LEAST = 12  # networks in a kit
+# Families of networks and shapes of images from which the networks of a kit are chosen, and how many are drawn of each.
+SOURCES: tuple[tuple[str, Shape, int], ...] = (
+    ("mobilenet", (3, 32, 32), 40),
+    ("mobilenet", (3, 64, 64), 40),
+    ("nasbench201", (3, 32, 32), 16),
+    ("plain", (3, 32, 32), 12),
+    ("vit", (3, 32, 32), 12),
+)
+CLASSES = 10
+MOST_PARAMS, MOST_MACS = 600_000, 120e6  # of a network in a kit
+# Milliseconds of each sort of term on an imaginary device, which only weighs networks against each other.
+NOMINAL = {"network": 0.02, "count": 0.005, "macs": 1e-7, "moved": 1e-6}
+
+
+def bench_kit(
+    out: str | Path,
+    *,
+    networks: int = 24,
+    run: str | Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Write a folder with a set of small ONNX networks and one script, to measure another device with.
+
+    Carry it to the device and run `python bench.py` there (Python 3.8, numpy and onnxruntime are all it needs), bring
+    measured.json back, and add it: `archscout device add NAME measured.json`. The networks are chosen so that the cost
+    of every kind of operation can be told from their times. `run` adds the winner of a run, so that its own time on
+    the device is measured too. Takes about two seconds a network. Returns folder, networks, bytes.
+    """
+    if networks < LEAST:
+        raise UserError(f"a kit of {networks} networks cannot tell the operations apart; wanted {LEAST} or more")
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"'{folder}' exists and is not empty; give a new folder with --out")
+    from archscout.deploy import bare_onnx
+
+    chosen = choose(candidates(), networks)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, (space, arch, seen) in enumerate(chosen):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = space.build(arch)
+        name = f"net{number:02}.onnx"
+        (folder / name).write_bytes(bare_onnx(model, space.input_shape))
+        rows.append(
+            {
+                "file": name,
+                "space": space.name,
+                "input_shape": list(space.input_shape),
+                "classes": space.classes,
+                "arch": space.format(arch),
+                "macs": seen.macs,
+                "params": seen.params,
+            }
+        )
+        on_progress(number + 1, networks)
+    if run is not None:
+        rows.append(_winner(Path(run), folder))
+    (folder / "kit.json").write_text(json.dumps({"format": FORMAT, "networks": rows}, indent=1), encoding="utf-8")
+    shutil.copyfile(bench.__file__, folder / "bench.py")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {"folder": str(folder), "networks": len(rows), "bytes": size}
+
+
+def candidates(seed: int = 0) -> list[tuple[SearchSpace, Arch, Trace]]:
+    """Random networks of several spaces that are small enough for a kit, with their traces; about 5 seconds."""
+    from archscout.spaces import SPACES
+
+    found = []
+    rng = np.random.default_rng(seed)
+    for name, shape, count in SOURCES:
+        space = SPACES[name](shape, CLASSES)
+        for arch in dict.fromkeys(space.sample(rng) for _ in range(count)):
+            seen = trace_of(space, arch)
+            if seen.params <= MOST_PARAMS and seen.macs <= MOST_MACS:
+                found.append((space, arch, seen))
+    return found
+
+
+def choose(drawn: Sequence[tuple[SearchSpace, Arch, Trace]], count: int) -> list[tuple[SearchSpace, Arch, Trace]]:
+    """`count` of some networks whose times tell the cost of each kind of operation best; a greedy D-optimal design.
+
+    Rows are the features of a network (see `profile.features`) relative to its nominal time, as errors are relative.
+    Networks are added one by one so that det(XᵀX + 10⁻⁶ I) grows most (Fedorov 1972, "Theory of Optimal Experiments").
+    """
+    matrix = design([seen for _, _, seen in drawn])
+    inverse = np.eye(matrix.shape[1]) / 1e-6
+    left, picked = list(range(len(drawn))), []
+    for _ in range(min(count, len(drawn))):
+        gains = np.einsum("ij,jk,ik->i", matrix[left], inverse, matrix[left])
+        best = left.pop(int(gains.argmax()))
+        picked.append(best)
+        step = inverse @ matrix[best]
+        inverse = inverse - np.outer(step, step) / (1 + matrix[best] @ step)
+    return [drawn[place] for place in sorted(picked, key=lambda p: drawn[p][2].macs)]
+
+
+def design(traces: Sequence[Trace]) -> np.ndarray:
+    """The matrix (networks, features) of what each kind of term takes of a network's nominal time."""
+    rows = [features(seen, "onnxruntime") for seen in traces]
+    names = sorted({name for row in rows for name in row})
+    rates = np.array([NOMINAL[name.partition("/")[0]] for name in names])
+    matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows]) * rates
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def _winner(run: Path, folder: Path) -> dict[str, Any]:
+    """The exported winner of a run as one more network of a kit."""
+    from archscout.result import Result
+
+    result = Result(run)
+    if not (run / "model.onnx").exists():
+        raise UserError(f"run {run} has no model.onnx yet; type: archscout resume {run}")
+    about = json.loads((run / "architecture.json").read_text(encoding="utf-8"))
+    shutil.copyfile(run / "model.onnx", folder / "winner.onnx")
+    costs = result.best["costs"]
+    return {
+        "file": "winner.onnx",
+        "space": about["factory"],
+        "input_shape": about["input_shape"],
+        "classes": len(about["classes"]),
+        "arch": about["arch"],
+        "macs": costs.get("macs"),
+        "params": costs.get("params"),
+    }

@@ -1,0 +1,183 @@
+"""The devices a person has measured, kept under their names between runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from archscout.costs.limits import format_cost, parse_value
+from archscout.devices.measured import Measured, input_shape_of, read_measured
+from archscout.devices.profile import Profile, fit_profile, trace_of
+from archscout.errors import UserError, unknown
+from archscout.space import SearchSpace
+
+FORMAT = "archscout-device/1"
+FOLDER = "ARCHSCOUT_CONFIG"  # environment variable that names another folder for what archscout keeps of a person
+
+
+def shelf() -> Path:
+    """The folder of device files: $ARCHSCOUT_CONFIG/devices, or in the user's config folder ($XDG_CONFIG_HOME)."""
+    import platformdirs
+
+    home = os.environ.get(FOLDER)
+    return (Path(home) if home else Path(platformdirs.user_config_path("archscout"))) / "devices"
+
+
+def add_device(
+    name: str,
+    file: str | Path,
+    *,
+    power: str | float | None = None,
+    space: str | None = None,
+    input_shape: str | tuple[int, int, int] | None = None,
+    classes: int | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Fit and keep what predicts latency and energy on another device, from timings that were measured there.
+
+    file: the measured.json of a bench kit, or a CSV of architectures of `space` (see `measured.read_measured`).
+    power: watts that the device draws while it works, such as "3W" read off a meter at its plug, for energies where
+    none were measured. runtime, threads: what a CSV was measured with. Takes seconds for a kit. Returns the row of
+    `known_devices`, with `notes` on what was left out. Raises UserError for a bad file, and for a name that is taken.
+    """
+    path = _place(name)
+    if path.exists() and not replace:
+        raise UserError(f"there is a device '{name}' already; add --replace, or type: archscout device remove {name}")
+    shape = input_shape_of(input_shape) if isinstance(input_shape, str) else input_shape
+    measured = read_measured(file, space=space, input_shape=shape, classes=classes, runtime=runtime, threads=threads)
+    watts = None if power is None else parse_value("power", power)
+    profile = fit_device(measured, watts)
+    kept = {
+        "format": FORMAT,
+        "name": name,
+        "added": datetime.now(UTC).isoformat(timespec="seconds"),
+        "file": str(file),
+        "profile": profile.to_json(),
+    }
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".part")
+        draft.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}); name another folder in ${FOLDER}") from None
+    return {**_row(kept, profile), "notes": list(measured.notes)}
+
+
+def fit_device(measured: Measured, power: float | None = None) -> Profile:
+    """The profile of a device whose networks were timed elsewhere; it predicts no training.
+
+    The same sum of terms per operation as for this machine, see `profile.features`.
+    """
+    spaces = {space.name for space, _ in measured.archs}
+    first = measured.archs[0][0]
+    return fit_profile(
+        [trace_of(space, arch) for space, arch in measured.archs],
+        measured.latencies,
+        [None] * len(measured.archs),
+        names=[f"{space.name} {space.format(arch)}" for space, arch in measured.archs],
+        device=measured.device,
+        threads=measured.threads,
+        train_threads=1,
+        batch=1,
+        space=first.name if len(spaces) == 1 else "several",
+        input_shape=first.input_shape,
+        runtime=measured.runtime,
+        energies=measured.energies,
+        power=power or 0.0,
+        power_source=f"stated: {power:g} W" if power else measured.energy_source,
+    )
+
+
+def known_devices() -> list[dict[str, Any]]:
+    """A row for each device that was added: name, device, runtime, threads, networks, error, latency, power, added."""
+    rows = []
+    for path in sorted(shelf().glob("*.json")) if shelf().is_dir() else ():
+        kept = _read(path)
+        rows.append(_row(kept, Profile.from_json(kept["profile"])))
+    return rows
+
+
+def remove_device(name: str) -> Path:
+    """Forget a device; the file that was removed. UserError if there is none of that name."""
+    path = _place(name)
+    if not path.exists():
+        raise unknown("device", name, _names(), "see archscout device list")
+    path.unlink()
+    return path
+
+
+def find_profile(source: Any, space: SearchSpace | None = None) -> Profile:
+    """The profile that `source` stands for: a Profile, the name of an added device, a run folder, or a JSON file.
+
+    Profiles of other devices carry their name as `target`. Raises UserError for what leads nowhere.
+    """
+    from archscout.result import Result
+
+    if isinstance(source, Profile) or not isinstance(source, str | Path):
+        return source
+    text, path = str(source), Path(source)
+    if _is_name(text) and _place(text).exists():
+        profile = Profile.from_json(_read(_place(text))["profile"])
+        return profile.aimed(profile, text)
+    mend = (
+        "give the name of an added device (archscout device list), a run folder, or a JSON file, with --device-profile"
+    )
+    if not path.exists() and _is_name(text) and not path.suffix:
+        raise unknown("device", text, _names(), f"or {mend}")
+    try:
+        if path.is_dir():
+            return Profile.from_json(Result(path).events["profile"])
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return Profile.from_json(found["profile"] if found.get("format") == FORMAT else found)
+    except OSError as error:
+        raise UserError(f"cannot read the device profile {path} ({error.strerror}); {mend}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} holds no device profile ({type(error).__name__}: {error}); {mend}") from None
+
+
+def _names() -> list[str]:
+    return [path.stem for path in shelf().glob("*.json")] if shelf().is_dir() else []
+
+
+def _is_name(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name) is not None
+
+
+def _place(name: str) -> Path:
+    if not _is_name(name):
+        raise UserError(f"'{name}' is no name of a device; wanted letters, digits, '-', '_' and '.', like pi4")
+    return shelf() / f"{name}.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["format"] != FORMAT:
+            raise ValueError(kept["format"])
+        return kept
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no device file ({type(error).__name__}: {error}); add the device again") from None
+
+
+def _row(kept: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    latencies = [row["latency"] for row in profile.measured]
+    return {
+        "name": kept["name"],
+        "device": profile.device,
+        "runtime": profile.runtime,
+        "threads": profile.threads,
+        "networks": profile.networks,
+        "latency": f"{format_cost('latency', min(latencies))} to {format_cost('latency', max(latencies))}",
+        "error": f"{profile.half_width:.0%}",
+        "power": format_cost("power", profile.power) if profile.power else "unknown",
+        "added": kept["added"][:10],
+    }
