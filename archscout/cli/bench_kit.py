@@ -13,7 +13,7 @@ from archscout.cli import app, options
 @app.command(name="bench-kit")
 def bench_kit(
     out: Annotated[Path, typer.Option(help="New folder to write.")] = Path("kit"),
-    networks: Annotated[int, typer.Option(help="Networks in the kit, 12 or more.")] = 24,
+    networks: Annotated[int, typer.Option(help="Networks in the kit, 24 or more.")] = 32,
     run: Annotated[Path | None, typer.Option(help="Run whose winner is measured too.")] = None,
     as_json: options.Json = False,
 ) -> None:

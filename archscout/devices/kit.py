@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,13 +19,15 @@ from archscout.errors import UserError
 from archscout.space import Arch, SearchSpace, Shape
 
 FORMAT = "archscout-kit/1"
-LEAST = 12  # networks in a kit
+LEAST = 24  # networks in a kit
+CHECKS = 3 / 8  # of them drawn at random, to see how far predictions err; the others are chosen
 # Families of networks and shapes of images from which the networks of a kit are chosen, and how many are drawn of each.
 SOURCES: tuple[tuple[str, Shape, int], ...] = (
     ("mobilenet", (3, 32, 32), 40),
     ("mobilenet", (3, 64, 64), 40),
     ("nasbench201", (3, 32, 32), 16),
     ("plain", (3, 32, 32), 12),
+    ("resnet_shape", (3, 32, 32), 16),
     ("vit", (3, 32, 32), 12),
 )
 CLASSES = 10
@@ -36,16 +39,17 @@ NOMINAL = {"network": 0.02, "count": 0.005, "macs": 1e-7, "moved": 1e-6}
 def bench_kit(
     out: str | Path,
     *,
-    networks: int = 24,
+    networks: int = 32,
     run: str | Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Write a folder with a set of small ONNX networks and one script, to measure another device with.
 
     Carry it to the device and run `python bench.py` there (Python 3.8, numpy and onnxruntime are all it needs), bring
-    measured.json back, and add it: `archscout device add NAME measured.json`. The networks are chosen so that the cost
-    of every kind of operation can be told from their times. `run` adds the winner of a run, so that its own time on
-    the device is measured too. Takes about two seconds a network. Returns folder, networks, bytes.
+    measured.json back, and add it: `archscout device add NAME measured.json`. Most of the networks are chosen so that
+    the cost of every kind of operation can be told from their times; the others are random, and tell how far
+    predictions err. `run` adds the winner of a run, so that its own time on the device is measured too. Takes one to
+    three seconds a network. Returns folder, networks, bytes.
     """
     if networks < LEAST:
         raise UserError(f"a kit of {networks} networks cannot tell the operations apart; wanted {LEAST} or more")
@@ -54,7 +58,12 @@ def bench_kit(
         raise UserError(f"'{folder}' exists and is not empty; give a new folder with --out")
     from archscout.deploy import bare_onnx
 
-    chosen = choose(candidates(), networks)
+    pool = candidates()
+    checks = math.ceil(CHECKS * networks)
+    chosen = choose(pool, networks - checks)
+    rest = [one for one in pool if all(one[:2] != other[:2] for other in chosen)]
+    drawn = np.random.default_rng(1).permutation(len(rest))[:checks]
+    chosen += [rest[place] for place in sorted(drawn)]
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, (space, arch, seen) in enumerate(chosen):
@@ -72,6 +81,7 @@ def bench_kit(
                 "arch": space.format(arch),
                 "macs": seen.macs,
                 "params": seen.params,
+                "check": number >= networks - checks,
             }
         )
         on_progress(number + 1, networks)

@@ -29,6 +29,7 @@ class Measured:
     """Networks with their milliseconds on a device, and millijoules where known.
 
     archs, latencies, energies: one entry a network.  notes: what was left out, a plain sentence each.
+    checks: places of networks that were drawn at random while the others were chosen.
     """
 
     device: str
@@ -39,6 +40,19 @@ class Measured:
     energies: tuple[float | None, ...]
     energy_source: str
     notes: tuple[str, ...]
+    checks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network of a file: latency in ms and energy in mJ, None where missing; failure says why, check as in a kit."""
+
+    space: SearchSpace
+    arch: Arch
+    latency: float | None
+    energy: float | None
+    failure: str = ""
+    check: bool = False
 
 
 def read_measured(
@@ -89,7 +103,8 @@ def _from_kit(path: Path, text: str) -> Measured:
         raise UserError(f"{path} has the units {units!r}; wanted latency in ms and energy in mJ")
     if found.get("batch") != 1:
         raise UserError(f"{path} was measured at batch {found.get('batch')!r}; wanted batch 1, one image at a time")
-    rows, spaces = [], {}
+    rows: list[Row] = []
+    spaces: dict[Any, SearchSpace] = {}
     try:
         for place, row in enumerate(found["networks"], 1):
             shape, classes = tuple(int(side) for side in row["input_shape"]), int(row["classes"])
@@ -100,9 +115,8 @@ def _from_kit(path: Path, text: str) -> Measured:
             latency = row.get("latency")
             reason = f"{row['file']} failed there: {row.get('failure')}" if latency is None else ""
             arch = _arch(spaces[key], row["arch"], what)
-            rows.append(
-                (spaces[key], arch, _value(latency, what, "latency"), _value(row.get("energy"), what, "energy"), reason)
-            )
+            value, energy = _value(latency, what, "latency"), _value(row.get("energy"), what, "energy")
+            rows.append(Row(spaces[key], arch, value, energy, reason, bool(row.get("check"))))
         threads, device, source = int(found["threads"]), str(found["device"]), found.get("energy_source")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{wrong}: {type(error).__name__} {error}; run bench.py again on the device") from None
@@ -131,7 +145,7 @@ def _from_csv(
         for cost in ("latency", "energy"):
             found = places[cost]
             values.append(None if found is None else _scaled(cells[found[0]], what, cost, found[1]))
-        rows.append((ready, _arch(ready, cells[header.index("arch")], what), values[0], values[1], ""))
+        rows.append(Row(ready, _arch(ready, cells[header.index("arch")], what), values[0], values[1]))
     return _checked(path, rows, path.stem, runtime, threads, "measured elsewhere" if places["energy"] else "")
 
 
@@ -191,31 +205,32 @@ def _arch(space: SearchSpace, text: Any, what: str) -> Arch:
 
 def _checked(
     path: Path,
-    rows: Sequence[tuple[SearchSpace, Arch, float | None, float | None, str]],
+    rows: Sequence[Row],
     device: str,
     runtime: str,
     threads: int,
     energy_source: str,
 ) -> Measured:
-    notes = [reason for *_, reason in rows if reason]
-    if missing := sum(latency is None and not reason for _, _, latency, _, reason in rows):
+    notes = [row.failure for row in rows if row.failure]
+    if missing := sum(row.latency is None and not row.failure for row in rows):
         notes.append(f"{missing} of {len(rows)} networks have no latency and were left out")
-    good = [row for row in rows if row[2] is not None]
+    good = [row for row in rows if row.latency is not None]
     if len(good) < LEAST:
         raise UserError(f"{path} has {len(good)} measured networks; wanted {LEAST} or more")
     if len(good) > MOST:
         notes.append(f"{MOST} of {len(good)} networks, at even places by latency, were taken")
-        good.sort(key=lambda row: row[2] or 0.0)
+        good.sort(key=lambda row: row.latency or 0.0)
         good = [good[place] for place in np.linspace(0, len(good) - 1, MOST).round().astype(int)]
     return Measured(
         device=device,
         runtime=runtime,
         threads=threads,
-        archs=tuple((space, arch) for space, arch, *_ in good),
-        latencies=tuple(float(row[2] or 0.0) for row in good),
-        energies=tuple(row[3] for row in good),
+        archs=tuple((row.space, row.arch) for row in good),
+        latencies=tuple(row.latency or 0.0 for row in good),
+        energies=tuple(row.energy for row in good),
         energy_source=energy_source,
         notes=tuple(notes),
+        checks=tuple(place for place, row in enumerate(good) if row.check),
     )
 
 

@@ -80,7 +80,7 @@ def histogram(samples: Sequence[float], latency: Mapping[str, Any]) -> dict[str,
             upright("tail", across(min(latency["p95"], high))),
             {"kind": "axis", "x1": LEFT, "x2": WIDTH - RIGHT, "y1": HEIGHT - BOTTOM, "y2": HEIGHT - BOTTOM},
         ],
-        "texts": ticks(low, high, across) + [label(LEFT - 6, TOP + 10, "end", str(int(counts.max())))],
+        "texts": [*ticks(low, high, across), label(LEFT - 6, TOP + 10, "end", str(int(counts.max())))],
         "text": f"Solid line: the median, {format_cost('latency', latency['median'])}, with its 95 % interval shaded. "
         f"Dashed: the 95th percentile, {format_cost('latency', latency['p95'])}.{slower}",
     }

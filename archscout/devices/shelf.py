@@ -90,6 +90,7 @@ def fit_device(measured: Measured, power: float | None = None) -> Profile:
         input_shape=first.input_shape,
         runtime=measured.runtime,
         energies=measured.energies,
+        checks=measured.checks,
         power=power or 0.0,
         power_source=f"stated: {power:g} W" if power else measured.energy_source,
     )
