@@ -61,7 +61,10 @@ class Config(BaseModel):
     proxies: tuple[str, ...] = Field((), description="zero-shot proxies that rank; empty: the default set")
     select: str = Field("full", description="selector of the training images: in verification, and in `train`")
     share: float = Field(0.2, gt=0, le=1, description="part of the images in a round of a selector other than full")
-    limits: dict[str, float] = Field({}, description="largest allowed costs: ms, bytes, counts")
+    limits: dict[str, float] = Field({}, description="largest allowed costs: ms, mJ, W, bytes, counts")
+    device_profile: str | None = Field(
+        None, description="device that latency and energy are of: name, run folder or JSON file; none: this machine"
+    )
     budget: float | None = Field(None, description="seconds the whole run may take")
     candidates: int | None = Field(None, ge=2, le=10_000_000, description="architectures to score")
     finalists: int | None = Field(None, ge=1, le=1000, description="architectures to verify by training")

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from archscout.aggregate import rank_pool
+from archscout.costs.limits import format_cost
 from archscout.result import Result
 
 FILES = {
@@ -91,7 +92,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
                         r["rounds"], np.cumsum([x["epochs"] for x in r["rounds"]]).tolist(), strict=True
                     )
                 ],
-                "measured_latency": (events.get(f"latency/{r['key']}") or {}).get("median"),
+                "measured_latency": measured_latency(events, r["key"]),
                 "rank": by_arch.get(r["arch"], {}).get("rank"),
                 "scores": by_arch.get(r["arch"], {}).get("scores")
                 or (events.get(f"control/{r['key']}") or {}).get("scores", {}),
@@ -156,7 +157,7 @@ def summary(result: Result, config: dict[str, Any], spent: list[dict[str, Any]])
             "arch": baseline["arch"],
             "validation": baseline["validation"],
             "params": baseline["costs"].get("params"),
-            "latency": (events.get(f"latency/{baseline['key']}") or {}).get("median", baseline["costs"].get("latency")),
+            "latency": measured_latency(events, baseline["key"]) or baseline["costs"].get("latency"),
         },
         "latency": deployed.get("latency"),
         "onnx_latency": deployed.get("onnx_latency"),
@@ -164,9 +165,13 @@ def summary(result: Result, config: dict[str, Any], spent: list[dict[str, Any]])
         "memory_bytes": best["costs"].get("memory"),
         "params": best["costs"].get("params"),
         "macs": best["costs"].get("macs"),
+        "costs": best["costs"],
+        "energy": deployed.get("energy"),
+        "target": target_facts(events, best["costs"]),
         "limits": config.get("limits", {}),
         "seconds": sum(stage["seconds"] for stage in spent),
     }
+    out["folder"] = str(result.folder)
     out["verdict"] = verdict(out, deployed)
     return out
 
@@ -189,18 +194,60 @@ def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
         )
     if found["winner_role"] == "random":
         parts.append("The winner is the random control, so the proxies did not help here.")
-    limit, latency = found["limits"].get("latency"), found["latency"]
-    if limit is not None and latency:
-        if latency["median"] <= limit:
-            parts.append(
-                f"Measured alone at the end it takes {latency['median']:.2f} ms, within the limit of {limit:g} ms."
-            )
-        else:
-            parts.append(
-                f"Measured alone at the end it takes {latency['median']:.2f} ms, ABOVE the limit of {limit:g} ms "
-                f"(when it was admitted it measured below)."
-            )
-    return " ".join(parts)
+    parts += [held(name, found) for name in ("latency", "energy", "power") if name in found["limits"]]
+    return " ".join(part for part in parts if part)
+
+
+def held(name: str, found: dict[str, Any]) -> str:
+    """A sentence on whether the limit on a cost of a device holds: measured, or predicted where it could not be."""
+    limit, target = format_cost(name, found["limits"][name]), found["target"]
+    if target and target["measured"].get(name) is None:
+        low, high = (format_cost(name, target[part].get(name, 0.0)) for part in ("predicted", "most"))
+        return (
+            f"On {target['name']} its {name} is predicted to be {low}, at most {high}, under a limit of {limit}; it "
+            f"was not measured there, so that is not proven yet: archscout bench-kit --run {found['folder']}"
+        )
+    if target:
+        value, where = target["measured"][name], f"Measured on {target['name']}"
+    else:
+        value = (found["latency"] or {}).get("median") if name == "latency" else (found["energy"] or {}).get(name)
+        metered = name == "latency" or (found["energy"] or {}).get("metered")
+        where = "Measured alone at the end" if metered else "Estimated from its measured latency"
+    if value is None:
+        return ""
+    said = f"{where} its {name} is {format_cost(name, value)}, "
+    if value <= found["limits"][name]:
+        return f"{said}within the limit of {limit}."
+    return f"{said}ABOVE the limit of {limit}{'' if target else ' (when it was admitted it measured below)'}."
+
+
+def measured_latency(events: dict[str, Any], key: str) -> float | None:
+    """The milliseconds that an entrant measured before verification, None where no limit asked for it."""
+    found = events.get(f"measured/{key}")
+    return found["latency"]["median"] if found else (events.get(f"latency/{key}") or {}).get("median")
+
+
+def target_facts(events: dict[str, Any], costs: dict[str, Any]) -> dict[str, Any] | None:
+    """The other device that the limits are of: its name, what is predicted of the winner, and what was measured there.
+
+    predicted, most: costs, and the safe end of their intervals.  measured: costs, empty until `archscout device check`.
+    """
+    if not (events.get("profile") or {}).get("target"):
+        return None
+    from archscout.devices.profile import Profile
+
+    profile = Profile.from_json(events["profile"])
+    predicted: dict[str, float] = {name: costs[name] for name in ("latency", "energy", "power") if name in costs}
+    return {
+        "name": profile.target,
+        "device": profile.device,
+        "runtime": profile.runtime,
+        "threads": profile.threads,
+        "power_source": profile.power_source,
+        "predicted": predicted,
+        "most": profile.upper(predicted),
+        "measured": next((v for k, v in reversed(events.items()) if k.startswith("target_measured")), {}),
+    }
 
 
 def stages(events: dict[str, Any]) -> list[dict[str, Any]]:

@@ -31,8 +31,10 @@ from archscout.costs import COSTS
 from archscout.costs.limits import format_cost
 from archscout.data import Data, load
 from archscout.deploy import export_onnx, load_weights, measure_onnx, save_weights
-from archscout.devices.latency import measure_latency, measure_memory, measure_training
+from archscout.devices.latency import measure_memory, measure_training
+from archscout.devices.measure import measure_network
 from archscout.devices.profile import Profile, measure_profile
+from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
 from archscout.errors import UserError
 from archscout.execute import executor
@@ -373,19 +375,7 @@ def choose_network(
         if name not in COSTS:
             raise UserError(f"unknown limit '{name}'; limits are on {', '.join(COSTS)}")
     with progress("measuring this device", None):
-        profile = Profile.from_json(
-            run.once(
-                "profile",
-                lambda: measure_profile(
-                    space,
-                    device=config.device,
-                    threads=config.threads,
-                    train_threads=config.train_threads,
-                    seconds=min(max(0.02 * (config.budget or 600.0), 4.0), 25.0),
-                    seed=config.seed,
-                ).to_json(),
-            )
-        )
+        profile = Profile.from_json(run.once("profile", lambda: device_profile(config, space).to_json()))
     clock.stage_done("profile")
     costing = Costing(space, limits, profile)
     draws = within_limits(costing)
@@ -443,6 +433,20 @@ def choose_network(
     clock.stage_done("verify")
     log.info("winner: %s (%s), validation %s %.4f", winner.text, winner.role, metric, best["validation"])
     return winner, plan
+
+
+def device_profile(config: Config, space: SearchSpace) -> Profile:
+    """What predicts costs: this machine, measured now, or in latency and energy another device, if one is named."""
+    target = None if config.device_profile is None else find_profile(config.device_profile)
+    here = measure_profile(
+        space,
+        device=config.device,
+        threads=config.threads,
+        train_threads=config.train_threads,
+        seconds=min(max(0.02 * (config.budget or 600.0), 4.0), 25.0),
+        seed=config.seed,
+    )
+    return here if target is None else here.aimed(target, target.target or Path(str(config.device_profile)).name)
 
 
 def plan_jobs(plan: Plan, entrants: int) -> list[int]:
@@ -555,26 +559,30 @@ def shortlist(
     trials: Sequence[dict[str, Any]],
     plan: Plan,
 ) -> list[Entrant]:
-    """The finalists by rank, and the controls beside them; under a latency limit each is measured before it enters."""
+    """The finalists by rank, and the controls beside them.
+
+    Under a limit on latency, energy or power each is measured before it enters, unless the limit is of another device.
+    """
     space = costing.space
+    profile = costing.profile
+    timed = [name for name in ("latency", "energy", "power") if name in config.limits]
+    nearest = dict.fromkeys(timed, np.inf)
     ranked = sorted((t for t in trials if "rank" in t), key=lambda t: (t["rank"], t["costs"]["params"], t["arch"]))
 
     def admitted(of: Costing, arch: Arch) -> bool:
-        limit = config.limits.get("latency")
-        if limit is None:
+        if not timed or (profile is not None and profile.target):
             return True
-        key = f"latency/{of.space.name}/{of.space.format(arch)}"
+        key = f"{of.space.name}/{of.space.format(arch)}"
         found = run.once(
-            key,
-            lambda: measure_latency(
-                initialise(of.space, arch, 0),
-                of.space.input_shape,
-                device=config.device,
-                threads=config.threads,
-                seconds=0.4,
-            ).to_json(),
+            f"measured/{key}",
+            lambda: energy_facts(
+                initialise(of.space, arch, 0), of.space.input_shape, config.device, config.threads, seconds=0.4
+            ),
         )
-        return bool(found["median"] <= limit)
+        values = {**found, "latency": found["latency"]["median"]}
+        for name in timed:
+            nearest[name] = min(nearest[name], values[name])
+        return all(values[name] <= config.limits[name] for name in timed)
 
     entrants: list[Entrant] = []
 
@@ -586,11 +594,11 @@ def shortlist(
         if len(entrants) < plan.finalists and admitted(costing, arch := space.parse(trial["arch"])):
             enter(costing, arch, "finalist")
     if not entrants:
-        limit = config.limits["latency"]
-        best = min((run.recall(f"latency/{space.name}/{t['arch']}") or {"median": np.inf})["median"] for t in ranked)
+        wanted = ", ".join(f"{name}={format_cost(name, config.limits[name])}" for name in timed)
+        found = ", ".join(f"{name} {format_cost(name, nearest[name])}" for name in timed)
         raise UserError(
-            f"the best {min(len(ranked), 4 * plan.finalists + 16)} candidates all measure above the limit "
-            f"latency={format_cost('latency', limit)} (nearest {format_cost('latency', best)}); raise it"
+            f"the best {min(len(ranked), 4 * plan.finalists + 16)} candidates all measure above the limit {wanted} "
+            f"(least measured: {found}); raise it"
         )
     big = largest_within(costing, [space.parse(t["arch"]) for t in ranked], config.seed)
     if big is not None and admitted(costing, big):
@@ -609,6 +617,18 @@ def shortlist(
     else:
         log.warning("no plain baseline network fits the limits; none stands beside the winner")
     return entrants
+
+
+def energy_facts(model: torch.nn.Module, shape: Any, device: str, threads: int, seconds: float) -> dict[str, Any]:
+    """Latency, energy in mJ and power in W of a network measured here, what they rest on, and what disturbed them."""
+    found = measure_network(model, shape, device=device, threads=threads, seconds=seconds, precision=0.005)
+    return {
+        "latency": found.latency.to_json(),
+        "energy": found.energy,
+        "power": found.power,
+        "metered": found.metered,
+        "source": found.energy_source,
+    }
 
 
 def score_controls(run: Run, space: SearchSpace, entrants: Sequence[Entrant], pool: Any) -> None:
@@ -902,7 +922,7 @@ def record_shorter(run: Run, clock: Clock, done: float, total: float) -> None:
 
 
 def deploy(run: Run, config: Config, data: Data, model: torch.nn.Module) -> dict[str, Any]:
-    """Export the trained network, check the file, and measure latency and memory of both, alone on the machine."""
+    """Export the trained network, check the file, and measure latency, energy and memory, alone on the machine."""
     check = data.part("train").batch(np.arange(min(16, len(data.part("train")))))[1]
     exported = export_onnx(
         model,
@@ -913,12 +933,12 @@ def deploy(run: Run, config: Config, data: Data, model: torch.nn.Module) -> dict
         std=data.std,
         check_images=check,
     )
+    measured = energy_facts(model, data.shape, config.device, config.threads, seconds=1.0)
     return {
         "max_difference": exported.max_difference,
         "onnx_bytes": exported.bytes,
-        "latency": measure_latency(
-            model, data.shape, device=config.device, threads=config.threads, seconds=1.0
-        ).to_json(),
+        "latency": measured.pop("latency"),
+        "energy": measured,
         "onnx_latency": measure_onnx(run.folder / "model.onnx", threads=config.threads, seconds=0.5).to_json(),
         "peak_memory": measure_memory(model, data.shape),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,6 +61,11 @@ class Costing:
         """The costs as they are held against limits: those that are predicted at the safe end of their interval."""
         return costs if self.profile is None else self.profile.upper(costs)
 
+    @cached_property
+    def few_shot(self) -> Callable[[Arch], tuple[float, float]] | None:
+        """What predicts the latency of this space from a few measured networks, where the profile rests on such."""
+        return self.profile.predictor(self.space) if self.profile else None
+
     def trace(self, arch: Arch) -> Trace:
         """What one forward of an architecture's network does, without computing it."""
         import torch
@@ -73,6 +79,10 @@ class Costing:
         if key not in self.known:
             seen = self.trace(key)
             costs = {name: float(COSTS[name].compute(seen, self.profile)) for name in available(self.profile)}
+            if self.few_shot is not None and self.profile is not None:
+                costs["latency"], costs["latency_high"] = self.few_shot(key)
+                if "energy" in costs:
+                    costs["energy"] = costs["latency"] * costs["power"]
             if self.profile:
                 costs["training"] = float(self.profile.training(seen))
             self.known[key] = {**costs, "violation": violation(self.upper(costs), self.limits)}

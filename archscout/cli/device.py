@@ -62,6 +62,28 @@ def list_devices(as_json: options.Json = False) -> None:
 
 
 @device.command()
+def check(
+    run: options.Run,
+    file: Annotated[
+        Path, typer.Argument(help="measured.json of a kit that was written with --run.", show_default=False)
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Keep what a run's winner really takes on another device, and say whether its limits hold there."""
+    from archscout.costs.limits import format_cost
+    from archscout.devices.shelf import check_device
+
+    found = check_device(run, file)
+    if as_json:
+        print(options.json.dumps(found))
+        return
+    for name in ("latency", "energy", "power"):
+        if found[name] is not None:
+            held = {True: ", within the limit", False: ", ABOVE the limit"}.get(found["limits"].get(name), "")
+            print(f"{name:9} {format_cost(name, found[name])} on {found['device']}{held}")
+
+
+@device.command()
 def remove(name: Name) -> None:
     """Forget a device."""
     from archscout.devices.shelf import remove_device

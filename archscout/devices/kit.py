@@ -31,6 +31,7 @@ SOURCES: tuple[tuple[str, Shape, int], ...] = (
     ("vit", (3, 32, 32), 12),
 )
 CLASSES = 10
+WINNER = "winner.onnx"  # the file of a run's winner in a kit
 MOST_PARAMS, MOST_MACS = 600_000, 120e6  # of a network in a kit
 # Milliseconds of each sort of term on an imaginary device, which only weighs networks against each other.
 NOMINAL = {"network": 0.02, "count": 0.005, "macs": 1e-7, "moved": 1e-6}
@@ -143,10 +144,10 @@ def _winner(run: Path, folder: Path) -> dict[str, Any]:
     if not (run / "model.onnx").exists():
         raise UserError(f"run {run} has no model.onnx yet; type: archscout resume {run}")
     about = json.loads((run / "architecture.json").read_text(encoding="utf-8"))
-    shutil.copyfile(run / "model.onnx", folder / "winner.onnx")
+    shutil.copyfile(run / "model.onnx", folder / WINNER)
     costs = result.best["costs"]
     return {
-        "file": "winner.onnx",
+        "file": WINNER,
         "space": about["factory"],
         "input_shape": about["input_shape"],
         "classes": len(about["classes"]),

@@ -43,6 +43,9 @@ class Profile:
     energy_terms, energy_half_width: as for latency, in millijoules; empty where energies were not measured, and then
         energy is latency x power.
     target: the name of the other device that latency and energy are of, "" where all was measured on this machine.
+    few: where only a few networks of one space were measured: the space, input_shape and classes, the `samples`
+        (text -> ms) and those of other devices as `sources` (device -> text -> ms), from which `few_shot` predicts the
+        latency of networks of that space; empty otherwise.
     """
 
     device: str
@@ -66,6 +69,7 @@ class Profile:
     energy_terms: Mapping[str, float] = field(default_factory=dict)
     energy_half_width: float = 0.0
     target: str = ""
+    few: Mapping[str, Any] = field(default_factory=dict)
 
     def latency(self, trace: Trace) -> float:
         """Predicted milliseconds of one image at batch 1, with `threads` threads."""
@@ -86,8 +90,12 @@ class Profile:
         """The same costs, those that are predicted at the safe end of their interval: what limits are held against.
 
         Nine of ten networks that were measured lay within `half_width` of their prediction, and at least so many lie
-        below this end.
+        below this end. A cost `latency_high` is that end of a latency which has an interval of its own.
         """
+        if "latency_high" in costs:
+            rate = costs["latency_high"] / costs["latency"]
+            most = {"latency": costs["latency_high"], "energy": costs.get("energy", 0.0) * rate}
+            return {name: most.get(name, value) for name, value in costs.items()}
         doubts = {
             "latency": self.half_width,
             "energy": self.energy_half_width if self.energy_terms else self.half_width,
@@ -110,7 +118,29 @@ class Profile:
             energy_terms=other.energy_terms,
             energy_half_width=other.energy_half_width,
             target=name,
+            few=other.few,
         )
+
+    def predictor(self, space: SearchSpace) -> Callable[[Arch], tuple[float, float]] | None:
+        """What gives (latency, its safe end) in ms for an architecture of the space of `few`; None in another space."""
+        if not self.few or (space.name, space.input_shape, space.classes) != (
+            self.few["space"], tuple(self.few["input_shape"]), self.few["classes"]
+        ):  # fmt: skip
+            return None
+        from archscout.devices.few_shot import few_shot
+
+        def table(values: Mapping[str, float]) -> dict[Arch, float]:
+            return {space.canonical(space.parse(text)): float(value) for text, value in values.items()}
+
+        found = few_shot(
+            space, {name: table(values) for name, values in self.few["sources"].items()}, table(self.few["samples"])
+        )
+
+        def predict(arch: Arch) -> tuple[float, float]:
+            mean, half = found.predict([arch])
+            return float(mean[0]), float(mean[0] + half[0])
+
+        return predict
 
     def training(self, trace: Trace) -> float:
         """Predicted milliseconds per image of one training step at `batch` images, with `train_threads` threads."""
@@ -351,6 +381,10 @@ def features(trace: Trace, runtime: str = "torch") -> dict[str, float]:
         family = family_of(op)
         if runtime != "torch" and op.kind in ("bn", "other"):
             family = "function"
+        elif family in ("dense", "pointwise") and (
+            op.channels_out % LANES or (op.channels_in % LANES and op.channels_in > 4)
+        ):
+            family = "ragged"
         add(f"count/{family}", 1.0)
         if op.macs:
             add(f"macs/{family}", float(op.macs))
@@ -362,11 +396,7 @@ def features(trace: Trace, runtime: str = "torch") -> dict[str, float]:
 def family_of(op: Op) -> str:
     """The family of an operation, within which the time of a multiply-add is taken as constant."""
     if op.kind == "conv":
-        if op.groups > 1:
-            return "depthwise"
-        if op.channels_out % LANES or (op.channels_in % LANES and op.channels_in > 4):
-            return "ragged"
-        return "pointwise" if op.kernel == 1 else "dense"
+        return "depthwise" if op.groups > 1 else "pointwise" if op.kernel == 1 else "dense"
     if op.kind in ("linear", "matmul"):
         return "linear"
     return op.kind if op.kind in ("pool", "resize") else "elementwise"
@@ -475,9 +505,9 @@ def _fit(
     if len(checks) >= 9:
         others = [j for j in range(len(rows)) if j not in set(checks)]
         without = _solve([rows[j] for j in others], [times[j] for j in others])
-        foretold = [max(_predicted(rows[i], without), 1e-9) for i in checks]
-        errors = sorted(abs(times[i] - value) / value for i, value in zip(checks, foretold, strict=True))
-        return terms, float(errors[math.ceil(0.9 * (len(errors) + 1)) - 1])
+        values = [max(_predicted(rows[i], without), 1e-9) for i in checks]
+        off = sorted(abs(times[i] - value) / value for i, value in zip(checks, values, strict=True))
+        return terms, off[math.ceil(0.9 * (len(off) + 1)) - 1]
     parts = min(len(rows), FOLDS)
     for part in range(parts):
         others = [j for j in range(len(rows)) if j % parts != part]

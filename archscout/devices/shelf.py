@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from archscout.costs.limits import format_cost, parse_value
+from archscout.devices.kit import WINNER
 from archscout.devices.measured import Measured, input_shape_of, read_measured
 from archscout.devices.profile import Profile, fit_profile, trace_of
 from archscout.errors import UserError, unknown
 from archscout.space import SearchSpace
 
 FORMAT = "archscout-device/1"
+FEW = 60  # measured networks of one space below which other devices help to predict the rest
 FOLDER = "ARCHSCOUT_CONFIG"  # environment variable that names another folder for what archscout keeps of a person
 
 
@@ -50,9 +54,17 @@ def add_device(
     if path.exists() and not replace:
         raise UserError(f"there is a device '{name}' already; add --replace, or type: archscout device remove {name}")
     shape = input_shape_of(input_shape) if isinstance(input_shape, str) else input_shape
+    notes = []
     measured = read_measured(file, space=space, input_shape=shape, classes=classes, runtime=runtime, threads=threads)
     watts = None if power is None else parse_value("power", power)
     profile = fit_device(measured, watts)
+    if len({space.name for space, _ in measured.archs}) == 1 and len(measured.archs) < FEW:
+        profile = dataclasses.replace(profile, few=few_of(measured, name))
+        helpers = len(profile.few["sources"])
+        notes.append(
+            f"{len(measured.archs)} networks are few: latency in '{profile.space}' is predicted from them and "
+            f"{helpers or 'no'} other device{'' if helpers == 1 else 's'} with measurements there, elsewhere roughly"
+        )
     kept = {
         "format": FORMAT,
         "name": name,
@@ -67,7 +79,7 @@ def add_device(
         os.replace(draft, path)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); name another folder in ${FOLDER}") from None
-    return {**_row(kept, profile), "notes": list(measured.notes)}
+    return {**_row(kept, profile), "notes": [*measured.notes, *notes]}
 
 
 def fit_device(measured: Measured, power: float | None = None) -> Profile:
@@ -94,6 +106,57 @@ def fit_device(measured: Measured, power: float | None = None) -> Profile:
         power=power or 0.0,
         power_source=f"stated: {power:g} W" if power else measured.energy_source,
     )
+
+
+def few_of(measured: Measured, name: str) -> dict[str, Any]:
+    """What `Profile.few` holds: the few measured networks of a space, and what the other devices measured there."""
+    space = measured.archs[0][0]
+    about = {"space": space.name, "input_shape": list(space.input_shape), "classes": space.classes}
+    texts = [space.format(arch) for _, arch in measured.archs]
+    sources = {}
+    for path in sorted(shelf().glob("*.json")) if shelf().is_dir() else ():
+        profile = Profile.from_json(_read(path)["profile"])
+        if path.stem != name and profile.space == space.name and profile.input_shape == space.input_shape:
+            sources[path.stem] = {row["arch"].partition(" ")[2]: row["latency"] for row in profile.measured}
+    return {**about, "samples": dict(zip(texts, measured.latencies, strict=True)), "sources": sources}
+
+
+def check_device(run: str | Path, file: str | Path) -> dict[str, Any]:
+    """Keep what the winner of a run measures on the device that its limits are of, and say whether they hold.
+
+    file: the measured.json of a kit that was written with `bench-kit --run`. Writes one event and the report. Returns
+    device, latency and energy (None if not measured), and `limits`: of each limited one whether it holds. UserError
+    where the file lacks this winner.
+    """
+    from archscout.result import Result
+    from archscout.run import Run
+    from archscout.verbs import report
+
+    best = Result(run).best
+    about = json.loads((Path(run) / "architecture.json").read_text(encoding="utf-8"))
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        rows = [row for row in found["networks"] if row["file"] == WINNER and row["arch"] == best["arch"]]
+        rows = [row for row in rows if row["input_shape"] == about["input_shape"] and row.get("latency")]
+        device, runtime = str(found["device"]), str(found["runtime"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is no measurement of a bench kit ({type(error).__name__}: {error})") from None
+    if not rows:
+        raise UserError(
+            f"{file} has no time of this run's winner; write a kit with it: archscout bench-kit --run {run}"
+        )
+    read_measured(file)  # the checks of units and values
+    latency, energy = float(rows[0]["latency"]), rows[0].get("energy")
+    values = {"latency": latency, "energy": energy, "power": energy / latency if energy else None}
+    with Run.open(run) as opened:
+        config = tomllib.loads(opened.config_text)
+        number = sum(1 for _ in opened.keys("target_measured"))
+        opened.record(
+            "target_measured" + (f"/{number}" if number else ""), {**values, "device": device, "runtime": runtime}
+        )
+    report(run)
+    limits = {name: limit for name, limit in config.get("limits", {}).items() if values.get(name) is not None}
+    return {"device": device, **values, "limits": {name: values[name] <= limit for name, limit in limits.items()}}
 
 
 def known_devices() -> list[dict[str, Any]]:
