@@ -48,17 +48,22 @@ EPOCHS = {"cifar10": 10, "noisy10": 10, "noisy20": 10, "longtail": 30, "tiles": 
 PRECISION = "bf16-mixed"  # on a processor with bfloat16 it takes two thirds of the time
 NETS = {"resnet8": "resnet8-w16", "resnet20": "resnet20-w16"}
 SUBSETS = ("fixed", "random", "redrawn", "hard_random", "entropy", "proportional", "kcentre", "dds")
-EMBEDDED = ("kcentre", "dds", "dds_untrained")
+EMBEDDED = ("kcentre", "dds")
+#: arms that are dds with other settings than the measured ones
+VARIANTS: dict[str, dict[str, Any]] = {
+    "dds_furthest": {"among": None},
+    "dds_untrained": {"among": None, "embedding": "untrained"},
+}
 #: task -> reduction -> arms; "short" is full data with a schedule that is shorter by the reduction
 PLAN: dict[str, dict[float, tuple[str, ...]]] = {
     "cifar10": {
         1: ("full",),
-        2: ("short", "random", "infobatch", "hard_random", "dds"),
-        5: ("short", "fixed", "random", "redrawn", "infobatch", "hard_random", "entropy", "proportional", "kcentre",
-            "dds", "dds_untrained"),
+        2: ("short", "random", "infobatch", "dds", "dds_furthest"),
+        5: ("short", "fixed", "random", "infobatch", "entropy", "proportional", "kcentre", "dds", "dds_furthest",
+            "dds_untrained"),
     },
-    "noisy10": {5: ("short", "random", "hard_random", "dds")},
-    "noisy20": {5: ("short", "random", "hard_random", "dds")},
+    "noisy10": {5: ("short", "random", "dds", "dds_furthest")},
+    "noisy20": {5: ("short", "random", "dds", "dds_furthest")},
     "longtail": {1: ("full",), 3: ("short", "random", "dds")},
     "tiles": {1: ("full",), 3: ("short", "random", "dds")},
 }  # fmt: skip
@@ -115,8 +120,8 @@ def make(arm: str, part: Images, share: float, seed: int, options: dict[str, Any
     settings: dict[str, Any] = {"seed": seed, "share": share, **options}
     if arm == "infobatch":
         settings.pop("share")
-    if arm == "dds_untrained":
-        arm, settings["embedding"] = "dds", "untrained"
+    if arm in VARIANTS:
+        arm, settings = "dds", settings | VARIANTS[arm]
     return SELECTORS[arm](part, **settings)
 
 
@@ -197,7 +202,7 @@ def paired(cells: dict[str, Any], one: tuple[str, str, float], other: tuple[str,
 def best_control(cells: dict[str, Any], task: str, net: str, reduction: float) -> str | None:
     """The control without knowledge of hardness that does best in the mean."""
     mean = {}
-    for arm in ("short", "fixed", "random", "redrawn"):
+    for arm in ("short", "fixed", "random"):
         values = [c["value"] for k, c in cells.items() if k.startswith(f"{task}/{net}/{arm}/{reduction:g}/")]
         if values:
             mean[arm] = float(np.mean(values))
@@ -320,7 +325,7 @@ def main() -> None:
     save()
 
 
-KNOWN_ARMS = ("full", "short", "dds_untrained")
+KNOWN_ARMS = ("full", "short", *VARIANTS)
 
 
 def quick(out: Path) -> None:

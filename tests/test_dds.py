@@ -238,7 +238,7 @@ def test_candidates_are_drawn_by_class_for_those_that_leave() -> None:
 
 def test_a_subset_of_everything_and_growth() -> None:
     labels = np.repeat([0, 1], 10)
-    selector = SELECTORS["dds"](Part(labels), share=1.0, embedding=np.zeros((20, 2)), mastery=0.0, top=0.0)
+    selector = SELECTORS["dds"](Part(labels), share=1.0, embedding=np.zeros((20, 2)), among=2)
     for _ in range(3):
         assert sorted(selector.next_round().tolist()) == list(range(20))
         selector.record.true[:] = 1.0
@@ -273,7 +273,7 @@ def test_refuses_what_cannot_be(settings_: dict) -> None:
 def test_an_embedding_that_is_not_finite_is_refused() -> None:
     points = np.zeros((20, 2))
     points[7, 1] = np.nan
-    selector = SELECTORS["dds"](Part(np.repeat([0, 1], 10)), size=4, embedding=points, mastery=0.0, top=0.0)
+    selector = SELECTORS["dds"](Part(np.repeat([0, 1], 10)), size=4, embedding=points, among=None)
     selector.next_round()
     selector.record.true[:] = 1.0
     with pytest.raises(UserError, match="7"):

@@ -1,4 +1,4 @@
-"""Dynamic data selection: keep the images that are still hard, replace the mastered ones by the most different."""
+"""Dynamic data selection: keep the images that are still hardest, replace the others by such as were not seen yet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from archscout.errors import UserError
 from archscout.selection.quota import draw_stratified
 from archscout.selection.selector import Labelled, Record, Selector
 
-HARDNESS, MASTERY, TOP, KEEP, AMONG = 0.5, 0.0, 0.0, 0.3, 2  # defaults of Dds
+HARDNESS, MASTERY, TOP = 0.5, 0.0, 0.0  # defaults of Dds
+KEEP, AMONG = 0.6, 1
 PATIENCE, DOUBT = 3, 0.3
 UPDATES = 20  # after which the curriculum is at its end where nobody said how long the training will be
 
@@ -84,37 +85,38 @@ def due_by_default(record: Record) -> bool:
 
 
 class Dds(Selector):
-    """A small subset that moves on: hard images stay, each mastered one gives way to the most different of its class.
+    """A small subset that moves on: the hardest images stay, the others give way to images of their class not yet seen.
 
     A round is one pass over the subset. When a round has ended and the share of its images whose score is at least
-    `hardness` reaches the mastery threshold, the hard images stay and every other is replaced by the image of its class
-    that is furthest from it in the embedding, among some that are drawn, and not in the subset: of those that never
-    were in it, where there are none of those that were not during the last `lately` updates, else of all. No image is
-    taken twice. An update costs no forward pass. Where a class has no other image left, the mastered one stays.
-    Images that are probably mislabelled (see suspects) leave the subset and do not come back.
+    `hardness` reaches the mastery threshold, the hard images stay and every other is replaced by an image of its class
+    that is not in the subset: one of those that never were in it, where there are none of those that were not during
+    the last `lately` updates, else of all. No image is taken twice. An update costs no forward pass. Where a class has
+    no other image left, the old one stays. Images that are probably mislabelled (see suspects) leave the subset and do
+    not come back.
 
     embedding:  (n, d) floats, or a kind of `embedding.embed` ("autoencoder", "pixels", "untrained"), which is computed
-                from the part at the first update and kept in `cache`.
+                from the part at the first update that needs it and kept in `cache`.
     hardness:   score from which an image counts as mastered.
     mastery, top:  share of mastered images that triggers an update, at the beginning and at the end of the curriculum.
     keep:       largest share of a round that stays as hard, at the end of the curriculum; it grows linearly from 0, and
                 of more images than that the hardest stay. None: all hard images stay, always.
-    among:      candidates that are drawn per image to be replaced, at random from its class; None: all images. The
-                furthest of all are the odd images of a class, and training on them first costs accuracy.
+    among:      candidates that are drawn at random per image to be replaced; the furthest of them in the embedding take
+                the places. 1: the draw itself, without an embedding. None: the furthest of all images, as published.
     lately:     updates for which an image that left stays away; 1 excludes only the current subset.
     score:      "true" or "published", see hard_scores.
     patience, doubt:  when a label is suspected; patience=0 for never.
     balanced:   whether the subset holds equally many of each class (all of a class that has fewer) or the natural mix.
 
-    The published method is mastery=0.4 to top=0.8 or the like, keep=None, among=None, lately=1, patience=0. The
-    defaults are the best of a measured grid, see benchmarks/results/selection.json.
-    Costs one scan of the index per update, no Python loop over images. Fails where hard images are hard because they
-    are wrong, beyond what `suspects` sees, and where a random subset redrawn each round is already as good: measure.
+    The published method is keep=None, among=None, lately=1, patience=0 with thresholds of mastery that rise, say from
+    0.3 to 0.6. The defaults are from a measured grid: docs/decisions/008-what-dds-keeps.md has what each rule costs.
+    Costs one permutation of the images per update, and a scan of the index where `among` is not 1; no Python loop over
+    images. Fails where hard images are hard because they are wrong, beyond what `suspects` sees, and where a random
+    subset redrawn each round is already as good: measure.
     Source: Poyser and Breckon 2025, arXiv:2506.14667; the rules on repeats, labels, `keep` and `among` are ours.
     """
 
     name = "dds"
-    embeds = True
+    embeds = AMONG != 1
     replacement: Literal["furthest", "random"] = "furthest"
 
     def __init__(
@@ -196,7 +198,7 @@ class Dds(Selector):
     def _successors(self, leaving: Tensor, excluded: Tensor, draw: np.random.Generator) -> Tensor:
         """For each image that leaves, the one that comes (k,) int64, or -1 where its class has none left."""
         labels = self.record.labels
-        if self.replacement == "random":
+        if self.replacement == "random" or self.among == 1:  # of one candidate each, all are taken
             return random_successors(labels, leaving, excluded, draw)
         if self.among is not None:
             excluded = ~drawn_candidates(labels, leaving, ~excluded, self.among, draw)

@@ -230,6 +230,7 @@ def told(
         "counts": part.counts.tolist(),
         "notes": list(data.notes),
         "hardness": watch.hardness,
+        "furthest": isinstance(selector, Dds) and selector.replacement == "furthest" and selector.among != 1,
         "epochs": fitted.epochs,
         "seconds": fitted.seconds,
         "validation": {"metric": metric, "value": held.metric(metric), "n": len(held.labels)},
