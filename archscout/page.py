@@ -133,12 +133,14 @@ class Layer(TypedDict, total=False):
 class Network(TypedDict, total=False):
     """The picture of the winner: a cell (nodes: a count or names; edges: from, to, operation), stages, or layers.
 
+    `cells`: several such cells, each with a `name` (kind "cells").
     `resolution`: side in pixels that the image is resized to before the first stage, if it is.
     """
 
-    kind: Literal["cell", "stages", "layers"]
+    kind: Literal["cell", "cells", "stages", "layers"]
     nodes: int | Sequence[str]
     edges: Sequence[tuple[int, int, str]]
+    cells: Sequence[Mapping[str, Any]]
     stages: Sequence[Stage]
     layers: Sequence[Layer]
     resolution: int
@@ -699,8 +701,10 @@ def _verdict(summary: Mapping[str, Any], word: str) -> str:
 def _network(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
     network = facts.get("network") or {}
     kind = network.get("kind")
-    if kind == "cell" and network.get("nodes"):
-        return {"cell": cell_picture(network["nodes"], network.get("edges") or ())}
+    cells = network.get("cells") or () if kind == "cells" else [network] if kind == "cell" else ()
+    if cells and all(cell.get("nodes") for cell in cells):
+        pictures = [cell_picture(cell["nodes"], cell.get("edges") or ()) for cell in cells]
+        return {"cells": [{"name": cell.get("name", "cell"), **p} for cell, p in zip(cells, pictures, strict=True)]}
     shape = (facts.get("data") or {}).get("shape")
     if shape and network.get("resolution"):
         shape = (shape[0], network["resolution"], network["resolution"])

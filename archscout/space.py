@@ -34,6 +34,7 @@ class SearchSpace:
     function_of:   arch -> text equal for architectures that can represent the same function; default: the text of
                    the canonical form.
     format_of, parse_of:  arch <-> text; default "3-0-1". parse_of raises UserError for what is not in the space.
+    notation_of:   arch -> the text that other programs read, where it is not that of format; optional.
     describe:      arch -> JSON-able picture for the report, see page.py; optional.
     distinct:      number of canonical architectures where known.
     sample_of:     how a random canonical architecture is drawn; default: every raw choice equally likely.
@@ -50,6 +51,7 @@ class SearchSpace:
     function_of: Callable[[Arch], str] | None = None
     format_of: Callable[[Arch], str] | None = None
     parse_of: Callable[[str], Arch] | None = None
+    notation_of: Callable[[Arch], str] | None = None
     describe: Callable[[Arch], dict[str, Any]] | None = None
     distinct: int | None = None
     sample_of: Callable[[np.random.Generator], Arch] | None = None
@@ -122,6 +124,11 @@ class SearchSpace:
         """The text of an architecture, one line without commas or quotes."""
         self.require(arch)
         return self.format_of(arch) if self.format_of else "-".join(map(str, arch))
+
+    def notation(self, arch: Arch) -> str:
+        """The text by which other programs know an architecture: the space's usual notation, else that of format."""
+        self.require(arch)
+        return self.notation_of(arch) if self.notation_of else self.format(arch)
 
     def parse(self, text: str) -> Arch:
         """The architecture of a text; the inverse of format. Raises UserError for anything else."""

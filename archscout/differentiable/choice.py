@@ -22,6 +22,10 @@ class Supernet(Protocol):
                computes what the discrete network of that choice computes with the same weights.
     derive:    choice -> Arch, by the rule of the space (the largest per decision, unless the space says otherwise).
     discrete:  Arch -> the network of the space with the supernet's weights in it.
+
+    Where the rows of a choice are not the decisions of the space, it has too: `chosen`, Arch -> float (decisions,
+    options), one at what the architecture has; where derive keeps only some decisions: `rivals`, groups of decisions of
+    which it keeps two, and `never`, the option it never takes.
     """
 
     alphas: nn.Parameter
@@ -77,6 +81,11 @@ def gumbel(alphas: Tensor, temperature: float, generator: torch.Generator, hard:
 def one_hot(options: Tensor | Sequence[int], count: int) -> Tensor:
     """Float (decisions, count): weight one on an option of each decision."""
     return nn.functional.one_hot(torch.as_tensor(options, dtype=torch.int64), count).float()
+
+
+def chosen(supernet: Any, arch: Arch, count: int) -> Tensor:
+    """Float (decisions, count): one at each option that an architecture has, zero elsewhere."""
+    return supernet.chosen(arch) if hasattr(supernet, "chosen") else one_hot(arch, count)
 
 
 def entropy(choice: Tensor) -> float:

@@ -109,10 +109,11 @@ def gumbel_chooser(temperature: tuple[float, float]) -> Callable[[Tensor, torch.
 def by_perturbation(
     network: Any, choice: Tensor, part: Part, *, mean: Any, std: Any, seed: int, device: str, images: int = 512
 ) -> Tensor:
-    """A one-hot choice: per decision the option whose removal lowers the accuracy on some images most.
+    """A one-hot choice: per decision the option whose removal raises the loss on some images most.
 
-    Decisions are taken one after another in a random order, and what is decided stays. Costs one forward of `images`
-    images per option.
+    Decisions are taken one after another in a random order, and what is decided stays. An option that the supernet
+    never derives is out from the start; of rival decisions (see choice.Supernet) the two stay whose removal raises the
+    loss most, the rows of the others are zero. Costs one forward of `images` images per option.
     """
     draw = generator_of(seed, 4)
     rows = torch.randperm(len(part), generator=draw)[:images]
@@ -123,6 +124,9 @@ def by_perturbation(
         return float(torch.nn.functional.cross_entropy(network(inputs, given).float().cpu(), labels))
 
     result = choice.clone()
+    if hasattr(network, "never"):
+        result[:, network.never] = 0.0
+        result /= result.sum(1, keepdim=True)
     for decision in torch.randperm(len(choice), generator=draw).tolist():
         options = (result[decision] > 0).nonzero().squeeze(1).tolist()
         without = []
@@ -133,4 +137,12 @@ def by_perturbation(
             without.append(loss_of(given))
         result[decision] = 0.0
         result[decision, options[max(range(len(options)), key=lambda i: without[i])]] = 1.0
+    for rivals in getattr(network, "rivals", ()):
+        losses = {}
+        for decision in rivals:
+            given = result.clone()
+            given[decision] = 0.0
+            losses[decision] = loss_of(given)
+        for decision in sorted(rivals, key=lambda decision: -losses[decision])[2:]:
+            result[decision] = 0.0
     return result

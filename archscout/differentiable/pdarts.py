@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from archscout.differentiable.bilevel import Settings, Story, train_supernet
-from archscout.differentiable.choice import relax, softmax
+from archscout.differentiable.choice import chosen, relax, softmax
 from archscout.differentiable.darts import Found, with_more
 from archscout.errors import UserError
 from archscout.fit import Part
 from archscout.seeds import generator_of
 from archscout.selection.selector import Selector
 from archscout.space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The stages of a search: the cells, options per decision and dropout rate of each supernet, see pdarts."""
+
+    depths: tuple[int, ...]
+    options: tuple[int, ...]
+    dropout: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.depths) == len(self.options) == len(self.dropout) > 0:
+            raise UserError(
+                f"pdarts wants as many depths as options and dropout rates, got {self.depths}, {self.options}, "
+                f"{self.dropout}"
+            )
+
+
+SCHEDULES = {  # by the name of the space; that of darts is the published one
+    "darts": Schedule((5, 11, 17), (8, 5, 3), (0.0, 0.4, 0.7)),
+    "nasbench201": Schedule((1, 2, 3), (5, 3, 2), (0.0, 0.4, 0.7)),
+}
 
 
 def pdarts(
@@ -27,14 +49,15 @@ def pdarts(
     seed: int = 0,
     mean: Any,
     std: Any,
-    depths: Sequence[int] = (1, 2, 3),
-    options: Sequence[int] = (5, 3, 2),
-    dropout: Sequence[float] = (0.0, 0.4, 0.7),
+    depths: Sequence[int] | None = None,
+    options: Sequence[int] | None = None,
+    dropout: Sequence[float] | None = None,
     most_skips: int | None = 2,
     wait: float = 0.4,
     make_selector: Callable[[Part, int], Selector | None] | None = None,
     make_arch_selector: Callable[[Part, int], Selector | None] | None = None,
     penalty: Callable[[Tensor], Tensor] | None = None,
+    supernet: dict[str, Any] | None = None,
     settings: Settings | None = None,
     threads: int = 1,
     device: str = "cpu",
@@ -45,29 +68,32 @@ def pdarts(
 
     depths:     cells (per stage of the network on nasbench201, in all on darts) of each supernet.
     options:    how many options a decision has in each stage; those of the largest weight stay.
-    dropout:    rate at which skip connections are dropped, per stage; it decays to zero along the stage.
-    most_skips: an architecture with more skips loses those of the smallest weight; None for no limit.
+    dropout:    rate at which skip connections are dropped, per stage; it decays to zero along the stage. What is left
+                out of these three is as in SCHEDULES; published for darts: (5, 11, 17), (8, 5, 3), (0, 0.4, 0.7).
+    most_skips: an architecture with more skips (on darts: in its normal cell) loses that of the smallest weight and is
+                derived anew, and so on; None for no limit.
     wait:       share of each stage's epochs in which only weights are trained.
     make_selector, make_arch_selector:  (part, stage) -> Selector of that stage, or None for all images.
+    supernet:   options of the space's supernets, such as channels; see DARTS.
     settings:   of each stage; `epochs` are those of one stage (25 in the paper). **more are single fields of it.
 
-    Costs the sum over stages; a deeper supernet pays for fewer options. Published settings on the darts space: depths
-    (5, 11, 17), options (8, 5, 3), dropout (0, 0.4, 0.7). Source: Chen, Xie, Wu and Tian 2019, arXiv:1904.12760.
+    Costs the sum over stages; a deeper supernet pays for fewer options. Source: Chen, Xie, Wu and Tian 2019,
+    arXiv:1904.12760.
     """
-    if not len(depths) == len(options) == len(dropout):
-        raise UserError(f"pdarts wants as many depths as options and dropout rates, got {depths}, {options}, {dropout}")
+    schedule = with_given(space, depths, options, dropout)
     settings = with_more(settings or Settings(arch_lr=6e-4), more)
     settings = replace(settings, wait=wait * settings.epochs)
     allowed: list[tuple[int, ...]] | None = None
     whole = Story()
-    for stage, (depth, count, rate) in enumerate(zip(depths, options, dropout, strict=True)):
+    stages = zip(schedule.depths, schedule.options, schedule.dropout, strict=True)
+    for stage, (depth, count, rate) in enumerate(stages):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1000 * stage)
-            network = relax(space, "pdarts", cells=depth, allowed=allowed)
+            network = relax(space, "pdarts", **{**(supernet or {}), "cells": depth, "allowed": allowed})
         if stage == 0:
             widest = max(len(ops) for ops in network.allowed)
             if count < widest:
-                raise UserError(f"the first stage of pdarts has all {widest} options, got options={tuple(options)}")
+                raise UserError(f"the first stage of pdarts has all {widest} options, got options={schedule.options}")
         story = train_supernet(
             network, weight_data, arch_data, settings, seed=seed + stage, mean=mean, std=std,
             selector=make_selector(weight_data, stage) if make_selector else None,
@@ -83,9 +109,23 @@ def pdarts(
         whole.step += story.step
         with torch.no_grad():
             choice = softmax(network.logits())
-        if stage + 1 < len(depths):
-            allowed = strongest(choice, network.allowed, options[stage + 1])
+        if stage + 1 < len(schedule.depths):
+            allowed = strongest(choice, network.allowed, schedule.options[stage + 1])
     return Found(network.derive(cap_skips(network, choice, most_skips)), network, whole)
+
+
+def with_given(
+    space: SearchSpace, depths: Sequence[int] | None, options: Sequence[int] | None, dropout: Sequence[float] | None
+) -> Schedule:
+    """The schedule of a space with what is given in its place. Raises UserError for a space that has none otherwise."""
+    given = {"depths": depths, "options": options, "dropout": dropout}
+    if space.name not in SCHEDULES and None in given.values():
+        raise UserError(
+            f"pdarts has no schedule for space '{space.name}', only for {', '.join(SCHEDULES)}; "
+            "give depths, options and dropout"
+        )
+    usual = SCHEDULES.get(space.name)
+    return Schedule(**{name: tuple(getattr(usual, name) if v is None else v) for name, v in given.items()})
 
 
 def strongest(choice: Tensor, allowed: Sequence[Sequence[int]], count: int) -> list[tuple[int, ...]]:
@@ -97,11 +137,20 @@ def strongest(choice: Tensor, allowed: Sequence[Sequence[int]], count: int) -> l
 
 
 def cap_skips(network: Any, choice: Tensor, most: int | None) -> Tensor:
-    """The choice, where the derived architecture has too many skips without those of the smallest weight."""
+    """The choice, where the derived architecture has too many skips without those of the smallest weight.
+
+    One skip goes at a time, and the architecture is derived anew: another edge may take its place. Where an edge has
+    nothing but a skip, it stays.
+    """
     choice = choice.clone()
     while most is not None and network.skips(arch := network.derive(choice)) > most:
-        weakest = min((float(choice[d, op]), d, op) for d, op in enumerate(arch) if network.is_skip(d, op))
-        choice[weakest[1], weakest[2]] = 0.0
+        spots = chosen(network, arch, choice.shape[1]).nonzero().tolist()
+        skips = [(float(choice[d, op]), d, op) for d, op in spots if network.is_skip(d, op)]
+        left = [skip for skip in skips if skip[0] > 0]
+        if not left:
+            break
+        _, decision, option = min(left)
+        choice[decision, option] = 0.0
     return choice
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from archscout.config import Config
 from archscout.data import Data, Part
 from archscout.differentiable.bilevel import Settings, train_supernet
-from archscout.differentiable.choice import relax
+from archscout.differentiable.choice import chosen, relax
 from archscout.differentiable.tas import full_macs, tas
 from archscout.errors import UserError
 from archscout.naming import word
@@ -49,7 +49,7 @@ def search_supernet(
     seconds: time for the training of the supernet; None in a run given by counts, which has 25 epochs.
     """
     space, name = costing.space, word(method)
-    relax(space, name)  # refuses an unsupported pair before anything is computed
+    supernet = relax(space, name)  # refuses an unsupported pair before anything is computed
     part = data.part("train")
     weight_part, arch_part = halves(part, config.seed)
     settings = Settings(flip=bool(data.mirrors), batch_size=64 if len(weight_part) >= 640 else 16)
@@ -61,7 +61,7 @@ def search_supernet(
             lambda: {"seconds": step_seconds(space, name, data, weight_part, arch_part, settings, config)},
         )["seconds"]
         epochs = max(seconds / step, 4) * settings.batch_size / len(weight_part)
-    surrogate = linear_costs(costing, np.random.default_rng([config.seed, 3]))
+    surrogate = linear_costs(costing, np.random.default_rng([config.seed, 3]), supernet=supernet)
     selectors = {
         key: make_selector(select, one, seed=config.seed + number, share=config.share, cache=embeddings)
         for number, (key, one) in enumerate({"selector": weight_part, "arch_selector": arch_part}.items())
@@ -128,7 +128,7 @@ def search_supernet(
                 )
         with torch.no_grad():
             choice = found.supernet.logits().softmax(-1)
-        arch = within_limits(costing, choice, found.arch)
+        arch = within_limits(costing, choice, found.arch, supernet=supernet)
         return {
             "method": name, "arch": space.format(arch), "derived": space.format(found.arch), "epochs": epochs,
             "story": asdict(found.story), "selector": "full" if select == "full" else word(select),
@@ -184,14 +184,19 @@ def tas_settings(settings: Settings, epochs: float) -> Settings:
     return replace(settings, epochs=epochs, lr=0.1, weight_decay=5e-4, arch_lr=1e-3)
 
 
-def linear_costs(costing: Costing, rng: np.random.Generator, count: int = 150) -> dict[str, tuple[float, Tensor]]:
+def linear_costs(
+    costing: Costing, rng: np.random.Generator, count: int | None = None, supernet: Any = None
+) -> dict[str, tuple[float, Tensor]]:
     """For each limited cost a base and a table (decisions, options) that add up to it, fitted to random networks.
 
-    Least squares over `count` random architectures, about 15 ms each. The model ignores that operations run in
-    parallel or are removed with others; it only steers, and what is derived is counted exactly.
+    Least squares over `count` random architectures (default 150, or 1.5 per unknown), about 15 ms each, 0.1 s on darts.
+    supernet: whose choice the table belongs to, where its rows are not the decisions of the space. The model ignores
+    that operations run in parallel or are removed with others; it only steers, and what is derived is counted exactly.
     """
     space = costing.space
     widths = [len(options) for options in space.choices.values()]
+    unknown = chosen(supernet, (0,) * len(widths), max(widths)).numel()
+    count = count or max(150, int(1.5 * unknown))
     archs = [tuple(int(rng.integers(w)) for w in widths) for _ in range(count)] if costing.limits else []
     found = {}
     for name in costing.limits:
@@ -199,14 +204,12 @@ def linear_costs(costing: Costing, rng: np.random.Generator, count: int = 150) -
         good = np.isfinite(values)
         if good.sum() < 2:
             continue
-        columns = np.zeros((count, len(widths), max(widths)))
-        for row, arch in enumerate(archs):
-            columns[row, np.arange(len(widths)), arch] = 1.0
+        columns = np.stack([chosen(supernet, arch, max(widths)).numpy() for arch in archs]).astype(np.float64)
         flat = np.hstack([np.ones((count, 1)), columns.reshape(count, -1)])[good]
         ridge = 1e-3 * np.eye(flat.shape[1])
         ridge[0, 0] = 0.0
         solved = np.linalg.solve(flat.T @ flat + ridge, flat.T @ values[good])
-        table = torch.from_numpy(solved[1:].reshape(len(widths), max(widths))).float()
+        table = torch.from_numpy(solved[1:].reshape(columns.shape[1:])).float()
         found[name] = (float(solved[0]), table)
     return found
 
@@ -217,13 +220,18 @@ def expected(model: tuple[float, Tensor], choice: Tensor) -> Tensor:
     return base + (choice[:, : table.shape[1]] * table.to(choice)).sum()
 
 
-def within_limits(costing: Costing, choice: Tensor, arch: Arch, steps: int = 60) -> Arch:
+def within_limits(costing: Costing, choice: Tensor, arch: Arch, steps: int = 60, supernet: Any = None) -> Arch:
     """The architecture, moved within the limits where it is not: per step the change that loses least log weight.
 
-    Raises UserError if no sequence of single changes that lower the violation leads there.
+    supernet: whose choice it is, where its rows are not the decisions of the space. Raises UserError if no sequence of
+    single changes that lower the violation leads there.
     """
     logs = choice.detach().clamp(min=1e-12).log().cpu().numpy()
     widths = [len(options) for options in costing.space.choices.values()]
+
+    def weight(picked: Arch) -> float:
+        return float((logs * chosen(supernet, picked, logs.shape[1]).numpy()).sum())
+
     for _ in range(steps):
         now = costing(arch)["violation"]
         if now <= 0:
@@ -231,11 +239,11 @@ def within_limits(costing: Costing, choice: Tensor, arch: Arch, steps: int = 60)
         moves = []
         for decision, width in enumerate(widths):
             for option in range(width):
-                trial = costing.space.canonical((*arch[:decision], option, *arch[decision + 1 :]))
+                raw = (*arch[:decision], option, *arch[decision + 1 :])
+                trial = raw if hasattr(supernet, "chosen") else costing.space.canonical(raw)  # whose rows name nodes
                 gain = now - costing(trial)["violation"]
                 if gain > 1e-12:
-                    loss = max(float(logs[decision, arch[decision]] - logs[decision, option]), 1e-3)
-                    moves.append((loss / gain, trial))
+                    moves.append((max(weight(arch) - weight(raw), 1e-3) / gain, trial))
         if not moves:
             break
         arch = min(moves)[1]

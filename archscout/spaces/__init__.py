@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from archscout.space import SearchSpace, Shape
+from archscout.spaces.darts import darts
 from archscout.spaces.macro import macro
 from archscout.spaces.mobilenet import mobilenet
 from archscout.spaces.nasbench201 import nasbench201
@@ -13,6 +14,7 @@ from archscout.spaces.resnet_shape import resnet_shape
 from archscout.spaces.vit import vit
 
 SPACES: dict[str, Callable[[Shape, int], SearchSpace]] = {
+    "darts": darts,
     "macro": macro,
     "mobilenet": mobilenet,
     "nasbench201": nasbench201,
