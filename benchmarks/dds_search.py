@@ -8,11 +8,12 @@ five) by first-order DARTS on the official halves of CIFAR-10's training part, 2
 for the architecture, and logs the derived cell over time; its trained accuracy is looked up afterwards and decides
 nothing. The test part of CIFAR-10 is never read. Cells that the results hold are skipped; seeds come one after another.
 
-Arms: full; dds; and its controls of the same size and length: fixed, random (redrawn each round), redrawn (at the
-update times of dds), hard_random, dds with an untrained embedding, entropy, infobatch; and a random cell. Seconds count
-the embedding, the index, every choice and audit. A search on selected images ends by a rule that reads no accuracy: the
-derived cell has been the same for PATIENCE rounds, or ROUNDS are over. Full data is charged to its earliest epoch whose
-mean accuracy over seeds is within .1 of its best.
+Arms: full; dds; and its controls of the same size and length: fixed, random (redrawn each round, which are also the
+update times of dds), dds_furthest and dds_untrained (dds with the furthest images of all as successors, in a trained
+and an untrained embedding; dds itself draws them at random), entropy, infobatch; and a random cell. Seconds count the
+embedding, the index, every choice and audit; on a CPU they are of the processor, of the one thread that a search has. A
+search on selected images ends by a rule that reads no accuracy: the derived cell has been the same for PATIENCE rounds,
+or ROUNDS are over. Full data is charged to its earliest epoch whose mean accuracy over seeds is within .1 of its best.
 """
 
 from __future__ import annotations
@@ -91,29 +92,31 @@ def search(arm: str, seed: int, work: str, data: str, device: str) -> dict[str, 
     if arm == "random_cell":
         picked = space.sample(np.random.default_rng(seed))
         return {"curve": [{"seconds": 0.0, "arch": space.format(picked)}], "seconds": 0.0, "memory_mb": None}
-    began = time.monotonic()
+    clock = time.perf_counter if wide else time.process_time
+    began = clock()
     with tempfile.TemporaryDirectory() as cache:
         selectors = {
             "selector": make(arm, weight_part, seed, Path(cache)),
             "arch_selector": make(arm, arch_part, seed + 1, Path(cache)),
         }
-        built = time.monotonic() - began
         round_ = SUBSET / len(weight_part)
         whole = arm in ("full", "infobatch")
+        times: list[float] = []
         found = darts(
             space, weight_part, arch_part, seed=seed, mean=mean, std=std, settings=SETTINGS, device=device,
             epochs=FULL_EPOCHS if whole else ROUNDS * round_, report=0.25 if whole else round_,
-            patience=None if whole else PATIENCE * round_, **selectors,
+            patience=None if whole else PATIENCE * round_,
+            on_progress=lambda entry: times.append(clock() - began), **selectors,
         )  # fmt: skip
     curve = [
         {
-            "epoch": entry["epoch"], "seconds": built + entry["seconds"], "skips": entry["skips"],
+            "epoch": entry["epoch"], "seconds": seconds, "skips": entry["skips"],
             "arch": space.format(tuple(entry["arch"])), "entropy": entry["entropy"],
         }
-        for entry in found.story.history
+        for entry, seconds in zip(found.story.history, times, strict=True)
     ]  # fmt: skip
     return {
-        "curve": curve, "seconds": time.monotonic() - began, "stopped": found.story.stopped,
+        "curve": curve, "seconds": clock() - began, "stopped": found.story.stopped,
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }  # fmt: skip
 

@@ -22,7 +22,7 @@ def tas(
     weight_data: Part,
     arch_data: Part,
     *,
-    target: float,
+    target: float | None,
     seed: int = 0,
     mean: Any,
     std: Any,
@@ -31,6 +31,7 @@ def tas(
     temperature: tuple[float, float] = (5.0, 0.1),
     selector: Selector | None = None,
     arch_selector: Selector | None = None,
+    penalty: Callable[[Tensor], Tensor] | None = None,
     settings: Settings | None = None,
     threads: int = 1,
     device: str = "cpu",
@@ -42,10 +43,11 @@ def tas(
     """Searches the shape of a network under a target of multiply-adds by transformable architecture search.
 
     space:        one that supports "tas" (resnet_shape).
-    target:       wanted share of the multiply-adds of the full network, above 0 and below 1.
+    target:       wanted share of the multiply-adds of the full network, above 0 and below 1; None for no target.
     tolerance:    relative distance from the target that costs nothing.
     strength:     weight of the penalty: log of the expected multiply-adds above the band, minus it below.
     temperature:  of the Gumbel sampling, at the beginning and at the end.
+    penalty:      choice -> what is added to the architecture loss besides, such as an expected latency over its limit.
     settings:     see bilevel.Settings; **more are single fields of it.
 
     Of each decision two options are drawn per step and mixed by channel-wise interpolation. What is derived is brought
@@ -53,23 +55,26 @@ def tas(
     training by distillation from the full network: fit(..., teacher=...). Costs two candidates' forward and backward on
     each side per step. Source: Dong and Yang 2019, arXiv:1905.09717.
     """
-    if not 0 < target < 1 or not 0 < tolerance < 1:
+    if (target is not None and not 0 < target < 1) or not 0 < tolerance < 1:
         raise UserError(f"tas wants target and tolerance between 0 and 1, got {target} and {tolerance}")
     settings = with_more(settings or Settings(lr=0.1, weight_decay=5e-4, arch_lr=1e-3), more)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = relax(space, "tas")
-    whole = full_macs(network)
-    wanted = target * whole
+    wanted = None if target is None else target * full_macs(network)
 
-    def penalty(choice: Tensor) -> Tensor:
-        cost = network.expected_macs(softmax(network.logits()))
+    def steered(choice: Tensor) -> Tensor:
+        expected = softmax(network.logits())
+        extra = expected.sum() * 0 if penalty is None else penalty(expected)
+        if wanted is None:
+            return extra
+        cost = network.expected_macs(expected)
         share = float(cost.detach()) / wanted
         if share > 1 + tolerance:
-            return strength * torch.log(cost / wanted)
+            return extra + strength * torch.log(cost / wanted)
         if share < 1 - tolerance:
-            return -strength * torch.log(cost / wanted)
-        return cost * 0
+            return extra - strength * torch.log(cost / wanted)
+        return extra
 
     high, low = temperature
 
@@ -78,13 +83,14 @@ def tas(
 
     story = train_supernet(
         network, weight_data, arch_data, settings, seed=seed, mean=mean, std=std, selector=selector,
-        arch_selector=arch_selector, chooser=chooser, penalty=penalty, threads=threads, device=device,
+        arch_selector=arch_selector, chooser=chooser, penalty=steered, threads=threads, device=device,
         checkpoint=checkpoint, audit_every=audit_every, on_progress=on_progress,
     )  # fmt: skip
     with torch.no_grad():
         choice = softmax(network.logits())
-    arch = into_band(network, choice, wanted * (1 - tolerance), wanted * (1 + tolerance))
-    return Found(arch, network, story)
+    if wanted is None:
+        return Found(network.derive(choice), network, story)
+    return Found(into_band(network, choice, wanted * (1 - tolerance), wanted * (1 + tolerance)), network, story)
 
 
 def full_macs(network: Any) -> float:

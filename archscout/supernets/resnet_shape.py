@@ -111,13 +111,15 @@ class SuperNetwork(nn.Module):
         return (*picked[:3], *widths)
 
     def expected_macs(self, choice: Tensor) -> Tensor:
-        """Multiply-adds of an image at the expected widths, each block counted with the chance that it is there."""
+        """Multiply-adds of an image at the expected widths, each block counted with the chance that it is there.
+
+        Exact for a one-hot choice.
+        """
         (inputs, height, side), classes, depth, width = self.arguments
-        shares = torch.tensor(SHARES).to(choice)
-        wide = {
-            name: (choice[3 + place, : len(SHARES)] * shares).sum() * full_width(name, width)
-            for place, name in enumerate(self.names)
-        }
+        wide = {}
+        for place, name in enumerate(self.names):
+            layer: MixedConv = self.layers[name.replace(".", "_")]  # type: ignore[assignment]
+            wide[name] = (choice[3 + place, : len(SHARES)] * torch.tensor(layer.widths).to(choice)).sum()
         channels = wide["stem"]
         total = 9 * inputs * channels * height * side
         for s in (1, 2, 3):
