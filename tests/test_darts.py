@@ -247,6 +247,14 @@ def test_strongest_and_the_cap_on_skips() -> None:
     assert net.derive(cap_skips(net, choice, None)) == (1,) * 6
 
 
+def test_none_is_derived_only_where_nothing_else_has_weight() -> None:
+    net = nasbench201((3, 8, 8), 4, channels=4, cells=1).relax_of["darts"]()
+    choice = torch.tensor([[0.9, 0.02, 0.05, 0.02, 0.01]]).repeat(6, 1)
+    assert net.derive(choice) == (2,) * 6
+    choice[3] = torch.tensor([1.0, 0, 0, 0, 0])
+    assert net.derive(choice) == (2, 2, 2, 0, 2, 2)
+
+
 def test_a_penalty_moves_the_choice() -> None:
     found = darts(
         toy_space(), Images(128, 0), Images(128, 1), epochs=12, batch_size=16, arch_lr=0.1,

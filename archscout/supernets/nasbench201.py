@@ -82,6 +82,8 @@ class MixedCell(nn.Module):
 class SuperNetwork(nn.Module):
     """The whole skeleton with mixed cells; `alphas` (6, 5) are shared by all cells."""
 
+    never = NONE  # see choice.Supernet
+
     def __init__(
         self,
         input_shape: Shape,
@@ -120,8 +122,14 @@ class SuperNetwork(nn.Module):
         return self.classifier(self.last(x).mean((2, 3)))
 
     def derive(self, choice: Tensor) -> Arch:
-        """The operation with the largest weight on each edge, `none` included where it is allowed."""
-        return tuple(int(op) for op in choice.detach().argmax(1))
+        """The operation with the largest weight on each edge; `none` only where the others have no weight at all.
+
+        As in DARTS, where none is never derived: its weight says little, since a mixture without it is the same mixture
+        scaled, which the next normalisation undoes.
+        """
+        weights = choice.detach().clone()
+        weights[weights[:, NONE + 1 :].sum(1) > 0, NONE] = -1.0
+        return tuple(int(op) for op in weights.argmax(1))
 
     def is_skip(self, decision: int, option: int) -> bool:
         return option == SKIP
