@@ -14,7 +14,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from archscout.aggregate import rank_pool
 from archscout.costs.limits import format_cost
-from archscout.result import Result
+from archscout.result import Result, last
 
 FILES = {
     "config.toml": "what was asked for, with every default filled in",
@@ -22,6 +22,7 @@ FILES = {
     "architecture.json": "the winner, its input and its classes",
     "weights.safetensors": "its trained weights",
     "model.onnx": "the network to deploy, normalisation inside",
+    "model.int8.onnx": "the same with 8-bit weights and activations",
     "report.html": "this page",
     "run.log": "messages",
 }
@@ -167,6 +168,7 @@ def summary(result: Result, config: dict[str, Any], spent: list[dict[str, Any]])
         "macs": best["costs"].get("macs"),
         "costs": best["costs"],
         "energy": deployed.get("energy"),
+        "int8": best["int8"],
         "target": target_facts(events, best["costs"]),
         "limits": config.get("limits", {}),
         "seconds": sum(stage["seconds"] for stage in spent),
@@ -246,7 +248,7 @@ def target_facts(events: dict[str, Any], costs: dict[str, Any]) -> dict[str, Any
         "power_source": profile.power_source,
         "predicted": predicted,
         "most": profile.upper(predicted),
-        "measured": next((v for k, v in reversed(events.items()) if k.startswith("target_measured")), {}),
+        "measured": last(events, "target_measured") or {},
     }
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas
     from torch import nn
 
+    from archscout.data import Data
+
 
 class Result:
     """The outcome of a run: the winner, the front, every candidate, and the files. Reads the folder, changes nothing.
@@ -35,7 +37,10 @@ class Result:
 
     @cached_property
     def best(self) -> dict[str, Any]:
-        """The winner: space, arch (text), role, costs, validation, test metrics, measured latency."""
+        """The winner: space, arch (text), role, costs, validation, test metrics, measured latency and energy.
+
+        int8: what quantizing it cost, if `archscout export --int8` did.
+        """
         entered = self.events.get("winner") or self.events.get("only_winner")
         if entered is None:
             raise UserError(f"run {self.folder} has no winner yet; type: archscout resume {self.folder}")
@@ -50,6 +55,8 @@ class Result:
             "test": (audit.get("parts") or {}).get("test"),
             "latency": deployed.get("latency"),
             "onnx_latency": deployed.get("onnx_latency"),
+            "energy": deployed.get("energy"),
+            "int8": last(self.events, "int8"),
         }
 
     @cached_property
@@ -87,6 +94,24 @@ class Result:
             ]
         )
 
+    def data(self, source: Any = None) -> Data:
+        """The images of the run with its split, read again; `source` where they were an object of Python.
+
+        UserError if they changed since.
+        """
+        import tomllib
+
+        from archscout.data import load
+
+        config = tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))
+        if source is None and config["data"].startswith("object:"):
+            raise UserError(f"the data of run {self.folder} were a Python object; give them from Python, data=...")
+        names = ("size", "seed", "group", "data_root", "strict")
+        found = load(source if source is not None else config["data"], **{k: config[k] for k in names if k in config})
+        if found.fingerprint != self.events["data"]["fingerprint"]:
+            raise UserError(f"the images of run {self.folder} changed since; put them back")
+        return found
+
     def model(self) -> nn.Module:
         """The trained winner in eval mode; its images are normalised by the mean and std of architecture.json."""
         from archscout.deploy import load_weights
@@ -115,6 +140,11 @@ class Result:
             std=about["std"],
         )
         return Path(path)
+
+
+def last(events: dict[str, Any], key: str) -> Any:
+    """The newest value of an event that may be repeated as KEY, KEY/1, KEY/2; None if there is none."""
+    return next((v for k, v in reversed(events.items()) if k == key or k.startswith(f"{key}/")), None)
 
 
 def ranked_trials(events: dict[str, Any]) -> list[dict[str, Any]]:

@@ -17,14 +17,38 @@ def report(run: str | Path, out: str | Path | None = None) -> Path:
     return write_report(facts_of(run), Path(out) if out else Path(run) / "report.html")
 
 
-def export(run: str | Path, out: str | Path | None = None) -> Path:
-    """Write the winner of a finished run as one ONNX file, checked against torch; its path. Takes seconds."""
+def export(run: str | Path, out: str | Path | None = None, *, int8: bool = False, data: Any = None) -> Path:
+    """Write the winner of a finished run as one ONNX file, checked against torch; its path. Takes seconds.
+
+    int8: write it with 8-bit weights and activations (default RUN/model.int8.onnx), calibrated on training images, and
+    keep its accuracy on the test images beside that before, in `Result.best["int8"]` and the report. Nothing is decided
+    by that look at the test images. data: the images, where they were objects of Python.
+    """
     from archscout.result import Result
 
     result = Result(run)
     if not (result.folder / "weights.safetensors").exists():
         raise UserError(f"run {run} has no trained weights yet; type: archscout resume {run}")
+    if int8:
+        return _export_int8(result, Path(out) if out else result.folder / "model.int8.onnx", data)
     return result.export_onnx(Path(out) if out else result.folder / "model.onnx")
+
+
+def _export_int8(result: Any, out: Path, data: Any) -> Path:
+    """The winner in int8, and the event that says what that costs."""
+    from archscout.deploy import export_int8
+    from archscout.run import Run
+
+    onnx = result.folder / "model.onnx"
+    if not onnx.exists():
+        result.export_onnx(onnx)
+    images = result.data(data)
+    found = export_int8(onnx, out, calibration=images.part("train"), judged=images.part("test"))
+    with Run.open(result.folder) as run:
+        number = sum(1 for _ in run.keys("int8"))
+        run.record(f"int8/{number}" if number else "int8", found.to_json())
+    report(result.folder)
+    return out
 
 
 def predict(run: str | Path, images: Sequence[str | Path]) -> list[Any]:
