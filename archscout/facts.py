@@ -14,6 +14,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from archscout.aggregate import rank_pool
 from archscout.costs.limits import format_cost
+from archscout.devices.energy import CARD_WATTS, CORE_WATTS, stated_power
 from archscout.result import Result, last
 
 FILES = {
@@ -37,7 +38,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
     audit, deployed, trained = (events.get(k) or {} for k in ("audit", "deployed", "trained"))
     records = events.get("verified") or []
     data = events.get("data") or {}
-    spent = stages(events)
+    spent = stages(events, config)
     facts: dict[str, Any] = {
         "title": f"archscout: {Path(config['data']).name}",
         "version": version("archscout"),
@@ -48,6 +49,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         "machine": (events.get("versions") or {}).get("machine", ""),
         "folder": str(result.folder),
         "time": spent,
+        "spent": search_cost(events, result.candidates, spent),
         "files": [
             {"name": name, "what": what, "bytes": (result.folder / name).stat().st_size}
             for name, what in FILES.items()
@@ -196,7 +198,12 @@ def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
         )
     if found["winner_role"] == "random":
         parts.append("The winner is the random control, so the proxies did not help here.")
-    parts += [held(name, found) for name in ("latency", "energy", "power") if name in found["limits"]]
+    timed = [name for name in ("latency", "energy", "power") if name in found["limits"]]
+    parts += [held(name, found) for name in timed]
+    if found["target"] and any(found["target"]["measured"].get(name) is None for name in timed):
+        parts.append(
+            f"What is predicted is not proven; to measure it there: archscout bench-kit --run {found['folder']}"
+        )
     return " ".join(part for part in parts if part)
 
 
@@ -205,10 +212,7 @@ def held(name: str, found: dict[str, Any]) -> str:
     limit, target = format_cost(name, found["limits"][name]), found["target"]
     if target and target["measured"].get(name) is None:
         low, high = (format_cost(name, target[part].get(name, 0.0)) for part in ("predicted", "most"))
-        return (
-            f"On {target['name']} its {name} is predicted to be {low}, at most {high}, under a limit of {limit}; it "
-            f"was not measured there, so that is not proven yet: archscout bench-kit --run {found['folder']}"
-        )
+        return f"On {target['name']} its {name} is predicted to be {low}, at most {high}; the limit is {limit}."
     if target:
         value, where = target["measured"][name], f"Measured on {target['name']}"
     else:
@@ -252,13 +256,65 @@ def target_facts(events: dict[str, Any], costs: dict[str, Any]) -> dict[str, Any
     }
 
 
-def stages(events: dict[str, Any]) -> list[dict[str, Any]]:
-    """Seconds of each stage, from the moments at which they ended."""
+def stages(events: dict[str, Any], config: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Seconds and energy (mJ) of each stage, from the moments at which they ended and the power meanwhile.
+
+    Where no meter was read, the power is that of as many busy cores as the stage had threads; see devices.energy.
+    """
     out, before = [], 0.0
     for key, value in events.items():
         if key.startswith("stage/"):
-            out.append({"stage": key.removeprefix("stage/"), "seconds": max(value["ended"] - before, 0.0)})
+            name, seconds = key.removeprefix("stage/"), max(value["ended"] - before, 0.0)
+            power = value.get("power") or stated_power(**busy(name, config or {}))[0]
+            metered = value.get("power") is not None
+            row = {"stage": name, "seconds": seconds, "energy": 1e3 * seconds * power, "metered": metered}
+            out.append({**row, "source": value.get("source", "")})
             before = value["ended"]
+    return out
+
+
+def busy(stage: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The device that a stage keeps busy, and with how many threads."""
+    workers, device = config.get("workers", 1), config.get("device", "cpu")
+    if stage in ("train", "audit"):
+        return {"device": device, "threads": config.get("train_threads", 1)}
+    many = max(workers, 1) if isinstance(workers, int) and stage in ("score", "verify") and device == "cpu" else 1
+    return {
+        "device": device if stage in ("profile", "score", "verify") else "cpu",
+        "threads": many * config.get("threads", 1),
+    }
+
+
+def search_cost(
+    events: dict[str, Any], candidates: list[dict[str, Any]], spent: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """The energy of a run (mJ), whether all of it was metered, and what training every candidate would have cost.
+
+    every_candidate: seconds of training each scored candidate for as many epochs and images as the winner: the
+    predicted milliseconds per image, times what the winner's training really took over what was predicted of it; and
+    their energy at the mean power of that training. Left out where the winner is not trained yet.
+    """
+    if not spent:
+        return None
+    metered = all(row["metered"] for row in spent)
+    out: dict[str, Any] = {
+        "energy": sum(row["energy"] for row in spent),
+        "metered": metered,
+        "source": spent[-1]["source"]
+        if metered
+        else f"estimate: {CORE_WATTS:g} W for each busy core, {CARD_WATTS:g} W for a card ({spent[-1]['source'] or 'no meter'})",
+    }
+    trained, training = events.get("trained"), next((row for row in spent if row["stage"] == "train"), None)
+    rates = [c["costs"]["training"] for c in candidates if c["scores"] and "training" in c["costs"]]
+    won = events.get("winner") or {}
+    records = {(r["space"], r["arch"]): r["costs"] for r in events.get("verified") or []}
+    predicted = records.get((won.get("space"), won.get("arch")), {}).get("training")
+    if trained and training and rates and predicted:
+        shown = trained["epochs"] * trained["images"]
+        really = trained["seconds"] / (1e-3 * predicted * shown)
+        seconds = really * 1e-3 * sum(rates) * shown
+        energy = seconds * training["energy"] / max(training["seconds"], 1e-9)
+        out["every_candidate"] = {"candidates": len(rates), "seconds": seconds, "energy": energy}
     return out
 
 

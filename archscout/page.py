@@ -30,7 +30,9 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from archscout import chapters
+from archscout.costs.limits import IN_BYTES, format_cost
 
+BASE_UNITS = {"latency": "ms", "energy": "mJ", "power": "W"}
 DRAWN = 4000  # candidates drawn at most
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"  # Okabe and Ito's palette, safe for colour-blind
 PURPLE, SKY = "#CC79A7", "#56B4E9"
@@ -85,6 +87,10 @@ class Summary(TypedDict, total=False):
     peak_memory_measured: float
     params: float
     macs: float
+    costs: dict[str, float]
+    energy: dict[str, Any]  # energy mJ, power W, metered, source
+    int8: dict[str, Any]  # see deploy.Int8
+    target: dict[str, Any]  # see facts.target_facts
     limits: dict[str, float]
     seconds: float
     verdict: str
@@ -463,9 +469,9 @@ def quantity(value: Any, name: str) -> str:
     """A cost with its unit in the size people read: '1.23 M', '4.56 MB', '7.89 ms'; a dash if it is no number."""
     if not _number(value):
         return "–"
-    if name == "latency":
-        return f"{digits(value)}\u00a0ms"
-    if name == "memory":
+    if name in BASE_UNITS:
+        return f"{digits(value)}\u00a0{BASE_UNITS[name]}"
+    if name in IN_BYTES:
         return _bytes(value)
     if name in ("params", "macs", "flops"):
         return _scaled(value, "")
@@ -608,15 +614,27 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any] | None:
     test, latency = summary.get("test") or {}, summary.get("latency") or {}
     onnx, baseline = summary.get("onnx_latency") or {}, summary.get("baseline") or {}
     limits = summary.get("limits") or {}
+    energy, target = summary.get("energy") or {}, summary.get("target") or {}
     got = {
+        **(summary.get("costs") or {}),
         "latency": latency.get("median"),
+        "energy": energy.get("energy"),
+        "power": energy.get("power"),
         "memory": summary.get("memory_bytes"),
         "params": summary.get("params"),
         "macs": summary.get("macs"),
     }
+    notes = {} if energy.get("metered") else dict.fromkeys(("energy", "power"), "estimate")
+    if target:
+        there = target.get("measured") or {}
+        for name in ("latency", "energy", "power"):
+            measured = _number(there.get(name))
+            got[name] = there[name] if measured else (target.get("most") or {}).get(name)
+            notes[name] = f"on {target.get('name')}, {'measured' if measured else 'predicted, at most'}"
     checks = [
         {
             "name": name,
+            "note": notes.get(name, ""),
             "limit": limit,
             "got": got.get(name),
             "share": got[name] / limit if _number(got.get(name)) and limit > 0 else None,
@@ -647,12 +665,25 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any] | None:
     )
     tile("Latency", quantity(latency.get("median"), "latency"), *_timing(latency))
     tile("Latency of the ONNX file", quantity(onnx.get("median"), "latency"), *_timing(onnx))
+    for name, title in (("latency", "Latency"), ("energy", "Energy")):
+        there, most = (target.get("measured") or {}).get(name), (target.get("most") or {}).get(name)
+        said = "measured there" if _number(there) else f"predicted, at most {quantity(most, name)}; not measured there"
+        value = there if _number(there) else (target.get("predicted") or {}).get(name)
+        tile(f"{title} on {target.get('name')}", quantity(value, name), said)
+    tile("Energy for one image", quantity(energy.get("energy"), "energy"), *_metering(energy))
     peak = summary.get("peak_memory_measured")
     tile(
         "Memory",
         _bytes(summary.get("memory_bytes")),
         "weights and live activations, one image",
         f"measured peak {_bytes(peak)}" if _number(peak) else "",
+    )
+    small = summary.get("int8") or {}
+    tile(
+        "Accuracy in int8",
+        percent(small.get("accuracy")),
+        f"before {percent(small.get('float_accuracy'))}, on {count(small.get('images'))} test images",
+        f"{_bytes(small.get('bytes'))}, before {_bytes(small.get('float_bytes'))}",
     )
     tile("Parameters", quantity(summary.get("params"), "params"), "trainable numbers")
     tile("Multiply-adds", quantity(summary.get("macs"), "macs"), "for one image")
@@ -676,6 +707,10 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any] | None:
         "baseline": baseline,
         "rows": rows,
     }
+
+
+def _metering(energy: Mapping[str, Any]) -> list[str]:
+    return [f"at {quantity(energy.get('power'), 'power')}", str(energy.get("source") or "")]
 
 
 def _timing(timing: Mapping[str, Any]) -> list[str]:
@@ -1081,6 +1116,8 @@ def _cost_axis(axis: str, values: np.ndarray, limit: Any) -> dict[str, Any]:
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     names = {"latency": "predicted latency for one image", "memory": "memory for one image", "params": "parameters"}
     names |= {"macs": "multiply-adds for one image", "flops": "flops for one image"}
+    names |= {"energy": "predicted energy for one image", "power": "predicted power"}
+    names |= {"ram_int8": "activations at int8", "flash_int8": "weights at int8", "training_memory": "a training step"}
     log = low > 0 and high > 20 * low
     if _number(limit) and limit > 0 and limit < 4 * high:
         high = max(high, float(limit))
@@ -1090,13 +1127,13 @@ def _cost_axis(axis: str, values: np.ndarray, limit: Any) -> dict[str, Any]:
     else:
         pad = 0.04 * (high - low) or 0.1 * abs(high) or 1.0
         ends = [low - pad, high + pad]
-    units = {"latency": " ms", "memory": "B"}
+    units = {**{name: f" {unit}" for name, unit in BASE_UNITS.items()}, **dict.fromkeys(IN_BYTES, "B")}
     return {
         "title": {"text": _label(names.get(axis, axis)), "standoff": 8},
         "type": "log" if log else "linear",
         "range": ends,
         "ticksuffix": units.get(axis, ""),
-        "tickformat": "~g" if axis == "latency" else "~s",
+        "tickformat": "~g" if axis in BASE_UNITS else "~s",
         "nticks": 8,
         "automargin": True,
     } | ({"dtick": "D2" if ends[1] - ends[0] < 3.2 else 1} if log else {})
@@ -1542,11 +1579,24 @@ def _time(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         return "Left out: no times were recorded."
     greys = ("#7f8790", "#b3bac2")
     colours = [*PALETTE, *greys]
+    spent = facts.get("spent") or {}
+    every = spent.get("every_candidate") or {}
     return {
         "total": total,
+        "energy": _joules(spent.get("energy")),
+        "source": spent.get("source"),
+        "metered": spent.get("metered"),
+        "every": every
+        and {
+            "candidates": count(every.get("candidates")),
+            "seconds": every.get("seconds"),
+            "energy": _joules(every.get("energy")),
+            "times": digits(every["seconds"] / total, 2) if _number(every.get("seconds")) else None,
+        },
         "rows": [
             {
                 "stage": row.get("stage"),
+                "energy": _joules(row.get("energy")),
                 "seconds": row["seconds"],
                 "share": row["seconds"] / total,
                 "colour": colours[k % len(colours)],
@@ -1554,6 +1604,10 @@ def _time(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
             for k, row in enumerate(rows)
         ],
     }
+
+
+def _joules(energy: Any) -> str:
+    return format_cost("energy", energy).replace(" ", "\u00a0") if _number(energy) else ""
 
 
 def _data(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:

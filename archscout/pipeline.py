@@ -31,6 +31,7 @@ from archscout.costs import COSTS
 from archscout.costs.limits import format_cost
 from archscout.data import Data, load
 from archscout.deploy import export_onnx, load_weights, measure_onnx, save_weights
+from archscout.devices.energy import open_meter
 from archscout.devices.latency import measure_memory, measure_training
 from archscout.devices.measure import measure_network
 from archscout.devices.profile import Profile, measure_profile
@@ -38,13 +39,14 @@ from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
 from archscout.errors import UserError
 from archscout.execute import executor
-from archscout.fit import Fit, evaluate, fit, recipe_for
+from archscout.fit import Fit, evaluate, fit
 from archscout.naming import find, word
 from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts
 from archscout.probe import Batch
 from archscout.progress import progress
 from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
 from archscout.proxies import DEFAULT
+from archscout.recipes import EPOCHS, RECIPES
 from archscout.result import Result
 from archscout.run import Run
 from archscout.scoring import Scorer, methods_of
@@ -60,6 +62,7 @@ from archscout.verify import Entrant, Trainer, choose, initialise, largest_withi
 
 log = logging.getLogger("archscout")
 
+AFTERWARDS = ("int8", "target_measured")  # events that other verbs add to a run, at any time
 HOPE = 0.8  # a training may turn out this much faster than measured; if it does not, it is shortened under way
 
 
@@ -84,6 +87,8 @@ def search(data: Any, *, out: str | Path | None = None, config: str | Path | Non
     unless given). Raises UserError for what the person can mend.
     """
     merged = {**(read_toml(config) if config else {}), **{k: v for k, v in settings.items() if v is not None}}
+    if merged.get("recipe", "auto") != "auto":
+        raise UserError("search compares networks by its own recipe; then type: archscout train RUN --recipe NAME")
     settings_, methods = name_methods(data if data is not None else merged.pop("data", None), merged)
     settings_["out"] = str(
         out or settings_.get("out") or free_folder(settings_["data"], settings_.get("space", "mobilenet"))
@@ -137,13 +142,21 @@ def train(
 ) -> Result:
     """Train one architecture fully, audit and export it: the winner of `run` again, or `arch` of `space` on `data`.
 
-    Give `epochs` for a reproducible run or `budget` for a time. No search and no verification take place.
+    Give `epochs` for a reproducible run or `budget` for a time. `recipe`: "auto", a name of archscout.recipes (with the
+    epochs that are published with it if none are given), or a function like those. No search and no verification take
+    place.
     """
+    settings = {name: value for name, value in settings.items() if value is not None}
+    settings["recipe"] = recipe = address(settings.get("recipe", "auto"))
+    if recipe in EPOCHS and not {"epochs", "budget"} & set(settings):
+        settings["epochs"] = EPOCHS[recipe]
+    find("recipe", recipe, RECIPES)  # refuses an unknown one before anything is read
     if run is not None:
         source = Result(run)
         base = read_toml(Path(run) / "config.toml")
         data = base["data"] if data is None else data
-        space, arch = space or source.best["space"], arch or source.best["arch"]
+        arch = arch or source.best["arch"]
+        space = space or json.loads((source.folder / "architecture.json").read_text(encoding="utf-8"))["factory"]
         settings = {**{k: base[k] for k in ("data_root", "size", "group", "metric", "flip") if k in base}, **settings}
     if arch is None or data is None:
         raise UserError("train wants a run folder, or --data with --space and --arch; see archscout train --help")
@@ -216,9 +229,11 @@ def free_folder(data: str, kind: str) -> Path:
 class Clock:
     """Seconds that a run has worked, over all its sessions; the gaps between sessions do not count."""
 
-    def __init__(self, run: Run, budget: float | None) -> None:
+    def __init__(self, run: Run, budget: float | None, device: str = "cpu") -> None:
         self.before, number, began, last = 0.0, 0, None, None
         for event in run.events():
+            if event["event"].startswith(AFTERWARDS):
+                continue
             at = datetime.fromisoformat(event["time"])
             if event["event"].startswith("session/"):
                 if began is not None and last is not None:
@@ -231,6 +246,8 @@ class Clock:
         self.start = time.monotonic()
         self.budget = budget
         self.run = run
+        self.meter, self.source = open_meter(device)
+        self.last = (self.start, self.meter.read() if self.meter else 0.0)
 
     def spent(self) -> float:
         """Seconds worked so far."""
@@ -241,8 +258,11 @@ class Clock:
         return self.budget is not None and self.spent() > share * self.budget
 
     def stage_done(self, name: str) -> None:
-        """Log that a stage ended, and when; the report draws the time from these."""
-        self.run.once(f"stage/{name}", lambda: {"ended": self.spent()})
+        """Log that a stage ended, when, and the mean watts since the last if there is a meter; for the report."""
+        now = time.monotonic(), self.meter.read() if self.meter else 0.0
+        (since, joules), self.last = self.last, now
+        power = (now[1] - joules) / max(now[0] - since, 1e-9) if self.meter else None
+        self.run.once(f"stage/{name}", lambda: {"ended": self.spent(), "power": power, "source": self.source})
         log.info("%s done after %.0f s", name, self.spent())
 
 
@@ -325,7 +345,7 @@ class Work:
 
 def follow(run: Run, config: Config, methods: Methods) -> Result:
     """Do what is left of a run, from its log, and write its report."""
-    clock = Clock(run, config.budget)
+    clock = Clock(run, config.budget, config.device)
     run.once("versions", versions)
     with progress("reading images", None):
         data = open_data(run, config, methods)
@@ -650,7 +670,7 @@ def scoring_batches(data: Data, seed: int) -> list[Batch]:
 def recipe_of(config: Config, data: Data, metric: str, epochs: float) -> Any:
     """How networks of this run are trained; the same recipe for every entrant, the baseline included."""
     flip = bool(data.mirrors) if config.flip == "auto" else config.flip == "yes"
-    return recipe_for(
+    return find("recipe", config.recipe, RECIPES)(
         data.part("train"),
         data.shape,
         len(data.classes),
@@ -672,6 +692,7 @@ def train_winner(
         "space": space.name,
         "factory": config.space if space.name != "plain" else "plain",
         "arch": entrant.text,
+        **({"notation": space.notation(entrant.arch)} if space.notation_of else {}),
         "input_shape": list(data.shape),
         "classes": list(data.classes),
         "mean": list(map(float, data.mean)),

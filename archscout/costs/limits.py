@@ -34,7 +34,7 @@ EXAMPLES = {
 # Names of the steps in which a value is shown, each with its size in the base unit.
 STEPS: dict[str, tuple[tuple[str, float], ...]] = {
     "latency": (("us", 1e-3), ("ms", 1.0), ("s", 1e3)),
-    "energy": (("uJ", 1e-3), ("mJ", 1.0), ("J", 1e3), ("kJ", 1e6)),
+    "energy": (("uJ", 1e-3), ("mJ", 1.0), ("J", 1e3), ("kJ", 1e6), ("MJ", 1e9)),
     "power": (("mW", 1e-3), ("W", 1.0), ("kW", 1e3)),
     **dict.fromkeys(IN_BYTES, (("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9), ("TB", 1e12))),
     **dict.fromkeys(COUNTED, (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))),
