@@ -69,6 +69,7 @@ class Config(BaseModel):
     candidates: int | None = Field(None, ge=2, le=10_000_000, description="architectures to score")
     finalists: int | None = Field(None, ge=1, le=1000, description="architectures to verify by training")
     epochs: float | None = Field(None, gt=0, le=10_000, description="epochs of the full training")
+    recipe: str = Field("auto", description="how `train` trains: auto, darts, or a module:function of your own")
     metric: Literal["auto", "accuracy", "balanced_accuracy"] = Field("auto", description="what decides")
     flip: Literal["auto", "yes", "no"] = Field("auto", description="mirror images in training")
     seed: int = Field(0, ge=0, lt=2**31)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from archscout.augment import augment
+from archscout.augment import BORDERS, augment
 from archscout.checkpoint import mending, read_checkpoint, write_checkpoint
+from archscout.drop_path import DropPath
 from archscout.errors import UserError, unknown
 from archscout.naming import word
 from archscout.seeds import generator_of, number_of
@@ -49,18 +50,24 @@ class Part(Protocol):
 class Recipe:
     """How a network is trained: plain values, a log entry that Recipe(**values) reads back.
 
-    lr:               peak learning rate of SGD with Nesterov momentum.
-    momentum:         of SGD.
-    weight_decay:     on weights of two and more dimensions; normalisation and biases have none.
+    lr:               peak learning rate of SGD.
+    momentum:         of SGD. nesterov: whether in Nesterov's form.
+    weight_decay:     on weights of two and more dimensions. decay_all: on normalisation and biases too.
     batch_size:       images per step; the batches of a round differ by at most one image.
     label_smoothing:  share of the target spread evenly over the classes.
-    flip, shift, cutout:  augmentation, see augment.augment; shift and cutout in pixels, 0 for none.
+    flip, shift, cutout, border:  augmentation, see augment.augment; shift and cutout in pixels, 0 for none.
+    fill:             what cutout fills with, the mean of the "image" or of the "data" (zero after normalisation).
     balanced:         whether log class priors are added to the training logits, which aims at balanced accuracy
                       (Menon et al. 2021, arXiv:2007.07314); the priors of the images that a selector chose.
-    warmup:           share of the steps in which the learning rate rises linearly; then it falls linearly to zero.
+    warmup:           share of the steps in which the learning rate rises linearly; then it falls to zero.
+    schedule:         how it falls: "linear", or "cosine" (Loshchilov and Hutter 2017, arXiv:1608.03983).
     clip:             largest norm of the gradient.
     ema:              decay of an average of the weights over steps, which the network has in the end; None for none.
     precision:        a Lightning Fabric precision: "32-true", "bf16-mixed", ...
+    auxiliary:        weight of the loss of an auxiliary head, which the network gets for the training (Szegedy et al.
+                      2015, arXiv:1409.4842); for networks with `make_auxiliary`, those of darts. 0 for none.
+    drop_path:        rate of dropped paths at the end, to which it rises linearly from 0 (see drop_path.DropPath); for
+                      networks that have such modules, those of darts.
     """
 
     lr: float = 0.2
@@ -76,6 +83,13 @@ class Recipe:
     clip: float = 5.0
     ema: float | None = None
     precision: str = "32-true"
+    nesterov: bool = True
+    decay_all: bool = False
+    schedule: str = "linear"
+    border: str = "reflect"
+    fill: str = "image"
+    auxiliary: float = 0.0
+    drop_path: float = 0.0
 
     def __post_init__(self) -> None:
         wanted = {
@@ -85,6 +99,11 @@ class Recipe:
             "warmup in [0, 1)": 0 <= self.warmup < 1,
             "clip above 0": self.clip > 0,
             "ema None or in (0, 1)": self.ema is None or 0 < self.ema < 1,
+            "schedule linear or cosine": self.schedule in ("linear", "cosine"),
+            f"border {' or '.join(BORDERS)}": self.border in BORDERS,
+            "fill image or data": self.fill in ("image", "data"),
+            "auxiliary of at least 0": self.auxiliary >= 0,
+            "drop_path in [0, 1)": 0 <= self.drop_path < 1,
         }
         if broken := [text for text, kept in wanted.items() if not kept]:
             raise UserError(f"a recipe wants {', '.join(broken)}; got {asdict(self)}")
@@ -150,10 +169,14 @@ def recipe_for(
 
 
 def learning_rate(recipe: Recipe, position: float) -> float:
-    """The learning rate at a position in [0, 1] of the training: up linearly over `warmup`, then down to zero."""
+    """The learning rate at a position in [0, 1] of the training: up linearly over `warmup`, then down to zero.
+
+    Down linearly, or as lr (1 + cos(pi r)) / 2 with r from 0 to 1 behind the warm-up.
+    """
     if position < recipe.warmup:
         return recipe.lr * position / recipe.warmup
-    return recipe.lr * (1 - position) / (1 - recipe.warmup)
+    left = (1 - position) / (1 - recipe.warmup)
+    return recipe.lr * (left if recipe.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
 
 
 def log_priors(labels: Any, classes: int, weights: Any = None) -> Tensor:
@@ -288,6 +311,46 @@ def _train_spawned(model: nn.Module, part: Part, job: dict[str, Any], answer: Pa
     torch.distributed.destroy_process_group()
 
 
+@contextmanager
+def parts_of_training(model: nn.Module, recipe: Recipe, seed: int) -> Iterator[list[DropPath]]:
+    """What a recipe adds to a network for its training: an auxiliary head inside, gone afterwards; its dropped paths.
+
+    The head is drawn from the seed. Raises UserError where the network has no place for what the recipe wants.
+    """
+    paths = [module for module in model.modules() if isinstance(module, DropPath)]
+    make = getattr(model, "make_auxiliary", None)
+    lacking = [
+        text
+        for text, lacks in (
+            (f"paths to drop (drop_path={recipe.drop_path:g})", recipe.drop_path and not paths),
+            (f"place for an auxiliary head (auxiliary={recipe.auxiliary:g})", recipe.auxiliary and make is None),
+        )
+        if lacks
+    ]
+    if lacking:
+        raise UserError(
+            f"this network has no {' and no '.join(lacking)}, which the recipe wants; networks of space darts have. "
+            "Take another recipe, or 0 for these"
+        )
+    if recipe.auxiliary and make is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number_of(seed, 6))
+            model.auxiliary = make()
+    try:
+        yield paths
+    finally:
+        if recipe.auxiliary:
+            model.register_module("auxiliary", None)
+        for path in paths:
+            path.rate = 0.0
+
+
+def _train(fabric: Any, model: nn.Module, part: Part, *, recipe: Recipe, seed: int, **job: Any) -> Fit:
+    """The training with the parts that only training has."""
+    with parts_of_training(model, recipe, seed) as paths:
+        return _loop(fabric, model, part, recipe=recipe, seed=seed, paths=paths, **job)
+
+
 @dataclass
 class _State:
     """Where a training stands, apart from weights, optimizer and selector: all that a checkpoint must hold."""
@@ -318,7 +381,7 @@ class _State:
         self.steps = steps
 
 
-def _train(
+def _loop(
     fabric: Any,
     model: nn.Module,
     part: Part,
@@ -326,6 +389,7 @@ def _train(
     recipe: Recipe,
     epochs: float,
     seed: int,
+    paths: Sequence[DropPath],
     mean: Any,
     std: Any,
     selector: Selector,
@@ -359,6 +423,7 @@ def _train(
     if checkpoint is not None and checkpoint.exists():
         state = _load(checkpoint, identity, model, optimizer, average, selector, device)
     normalise = normaliser(mean, std, device)
+    fill = torch.as_tensor(np.array(mean, dtype=np.float32)) if recipe.fill == "data" else None
     if teacher is not None:
         teacher.network.to(device)
         identity["teacher"] = [teacher.share, teacher.temperature]
@@ -397,22 +462,30 @@ def _train(
                 flip=recipe.flip,
                 shift=recipe.shift,
                 cutout=recipe.cutout,
+                border=recipe.border,
+                fill=fill,
             )
             inputs, targets = normalise(images), labels.to(device)
 
             lr = learning_rate(recipe, state.position(0.5))
             for group in optimizer.param_groups:
                 group["lr"] = lr
+            for path in paths:
+                path.rate = recipe.drop_path * state.position(0)
             for generator in generators:  # dropout and its kin draw from these
                 generator.manual_seed(number_of(seed, 1, state.step, rank))
-            logits = network(inputs)
+            answers = network(inputs)
+            logits, aside = answers if recipe.auxiliary else (answers, None)
             if recipe.balanced and priors is None:  # those of the images that are trained on
                 weights = selector.record.weights[order].double().numpy()
                 priors = log_priors(part.labels[order.numpy()], logits.shape[1], weights).to(device)
             losses = training_losses(logits, targets, recipe, priors)
             if teacher is not None:
                 losses = teacher.losses(logits, teacher.answers(taught(images)), losses)
-            loss = selector.weigh(positions, losses)
+            whole = losses
+            if aside is not None:
+                whole = losses + recipe.auxiliary * training_losses(aside, targets, recipe, priors)
+            loss = selector.weigh(positions, whole)
             outcomes = [positions, losses.detach(), logits.detach(), targets]
             if ranks > 1:  # every process knows the outcomes of all, so that a checkpoint of one holds all
                 outcomes = [fabric.all_gather(t.cpu()).flatten(0, 1) for t in outcomes]
@@ -486,13 +559,13 @@ def normaliser(mean: Any, std: Any, device: torch.device | str = "cpu") -> Calla
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum; weight decay on weights only, not on normalisation and biases."""
+    """SGD; weight decay on weights only, or on normalisation and biases too."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": recipe.weight_decay * recipe.decay_all},
     ]
-    nesterov = recipe.momentum > 0
+    nesterov = recipe.nesterov and recipe.momentum > 0
     return torch.optim.SGD(
         [g for g in groups if g["params"]], lr=recipe.lr, momentum=recipe.momentum, nesterov=nesterov
     )

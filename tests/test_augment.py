@@ -8,8 +8,17 @@ import torch
 from archscout.augment import augment
 
 
-def slow(images: torch.Tensor, generator: torch.Generator, *, flip: bool, shift: int, cutout: int) -> torch.Tensor:
-    """Pad by reflection, crop, flip and cover, one image after the other; the draws come in the documented order."""
+def slow(
+    images: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    flip: bool,
+    shift: int,
+    cutout: int,
+    border="reflect",
+    fill=None,
+) -> torch.Tensor:
+    """Pad, crop, flip and cover, one image after the other; the draws come in the documented order."""
     count, _, height, width = images.shape
 
     def draw(high: int) -> list[int]:
@@ -21,11 +30,12 @@ def slow(images: torch.Tensor, generator: torch.Generator, *, flip: bool, shift:
     result = []
     for n in range(count):
         image = images[n].double()
-        mean = image.mean((1, 2))
+        mean = image.mean((1, 2)) if fill is None else fill.double()
         if not images.is_floating_point():
             mean = mean.round()
         if shift:
-            padded = torch.nn.functional.pad(image[None], (shift,) * 4, mode="reflect")[0]
+            mode = "reflect" if border == "reflect" else "constant"
+            padded = torch.nn.functional.pad(image[None], (shift,) * 4, mode=mode)[0]
             image = padded[:, down[n] : down[n] + height, right[n] : right[n] + width]
         image = torch.stack([torch.stack([row.flip(0) if turned[n] else row for row in c]) for c in image])
         if cutout:
@@ -50,6 +60,33 @@ def test_equals_the_slow_version(dtype, shape, how):
     assert fast.dtype == dtype
     assert fast.shape == images.shape
     torch.testing.assert_close(fast, want, rtol=0, atol=0 if dtype == torch.uint8 else 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("how", [(True, 3, 0), (False, 2, 4), (True, 0, 3)], ids=str)
+def test_zero_border_and_given_filling_equal_the_slow_version(dtype, how):
+    flip, shift, cutout = how
+    images = torch.randint(0, 256, (9, 3, 8, 6), generator=torch.Generator().manual_seed(3)).to(dtype)
+    options = {
+        "flip": flip,
+        "shift": shift,
+        "cutout": cutout,
+        "border": "zero",
+        "fill": torch.tensor([10.2, 99.5, 7.0]),
+    }
+    fast = augment(images, torch.Generator().manual_seed(7), **options)
+    want = slow(images, torch.Generator().manual_seed(7), **options)
+    torch.testing.assert_close(fast, want, rtol=0, atol=0 if dtype == torch.uint8 else 1e-3)
+
+
+def test_the_area_of_cutout():
+    """16 of 32 pixels, the centre anywhere, cut off at the border: 14 rows and 14 columns on average, 196 pixels."""
+    images = torch.ones(8000, 1, 32, 32)
+    covered = (augment(images, torch.Generator().manual_seed(0), cutout=16, fill=torch.zeros(1)) == 0).flatten(1).sum(1)
+    rows = sum(min(centre + 8, 32) - max(centre - 8, 0) for centre in range(32)) / 32
+    assert rows == 14
+    assert float(covered.double().mean()) == pytest.approx(rows**2, abs=4 * float(covered.double().std()) / 8000**0.5)
+    assert {int(covered.min()), int(covered.max())} == {64, 256}
 
 
 def test_same_generator_state_same_result_and_nothing_else_is_touched():
@@ -91,3 +128,5 @@ def test_without_options_and_with_wrong_ones():
     for wrong in ({"shift": 6}, {"shift": -1}, {"cutout": -2}):
         with pytest.raises(ValueError, match="shift"):
             augment(images, torch.Generator(), **wrong)
+    with pytest.raises(ValueError, match="border is one of reflect, zero"):
+        augment(images, torch.Generator(), border="wrap")

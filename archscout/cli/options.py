@@ -36,6 +36,10 @@ Select = Annotated[
 Share = Annotated[float | None, typer.Option(help="Part of the images in a round of a selector other than full.")]
 Budget = Annotated[str | None, typer.Option(help="Time for the whole run, like 20m; turned into counts at the start.")]
 Epochs = Annotated[float | None, typer.Option(help="Epochs of the full training.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option(help="How to train: auto, or darts (as cells of that space are evaluated: 600 epochs unless told)."),
+]
 Metric = Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, or auto (balanced if imbalanced).")]
 Flip = Annotated[
     str | None, typer.Option(help="Mirror images in training: yes, no, or auto (decided from the images).")

@@ -19,6 +19,7 @@ def train(
     share: options.Share = None,
     budget: options.Budget = None,
     epochs: options.Epochs = None,
+    recipe: options.Recipe = None,
     metric: options.Metric = None,
     flip: options.Flip = None,
     seed: options.Seed = None,
