@@ -175,8 +175,9 @@ def learning_rate(recipe: Recipe, position: float) -> float:
     """
     if position < recipe.warmup:
         return recipe.lr * position / recipe.warmup
-    left = (1 - position) / (1 - recipe.warmup)
-    return recipe.lr * (left if recipe.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
+    if recipe.schedule == "cosine":
+        return 0.5 * recipe.lr * (1 - math.cos(math.pi * (1 - position) / (1 - recipe.warmup)))
+    return recipe.lr * (1 - position) / (1 - recipe.warmup)
 
 
 def log_priors(labels: Any, classes: int, weights: Any = None) -> Tensor:
