@@ -10,10 +10,11 @@ nothing. The test part of CIFAR-10 is never read. Cells that the results hold ar
 
 Arms: full; dds; and its controls of the same size and length: fixed, random (redrawn each round, which are also the
 update times of dds), dds_furthest and dds_untrained (dds with the furthest images of all as successors, in a trained
-and an untrained embedding; dds itself draws them at random), entropy, infobatch; and a random cell. Seconds count the
-embedding, the index, every choice and audit; on a CPU they are of the processor, of the one thread that a search has. A
-search on selected images ends by a rule that reads no accuracy: the derived cell has been the same for PATIENCE rounds,
-or ROUNDS are over. Full data is charged to its earliest epoch whose mean accuracy over seeds is within .1 of its best.
+and an untrained embedding; dds itself draws them at random), entropy, infobatch; a random cell; and P-DARTS on all
+images, dds and random. Seconds count the embedding, the index, every choice and audit; on a CPU they are of the
+processor, of the one thread that a search has. A search on selected images ends by a rule that reads no accuracy: the
+derived cell has been the same for PATIENCE rounds, or ROUNDS are over. Full data is charged to its earliest epoch whose
+mean accuracy over seeds is within .1 of its best.
 """
 
 from __future__ import annotations
@@ -42,19 +43,26 @@ from archscout.costs import COSTS
 from archscout.costs.trace import trace
 from archscout.differentiable.bilevel import Settings
 from archscout.differentiable.darts import darts
+from archscout.differentiable.pdarts import pdarts
 from archscout.selection import SELECTORS
 from archscout.selection.selector import Selector
 from archscout.spaces.nasbench201 import nasbench201
 
 HERE = Path(__file__).resolve().parent
 ARMS = (
-    "full", "dds", "random", "redrawn", "hard_random", "fixed", "dds_untrained", "entropy", "infobatch", "random_cell",
+    "full", "dds", "random", "fixed", "dds_furthest", "dds_untrained", "entropy", "infobatch", "random_cell",
+    "pdarts_full", "pdarts_dds", "pdarts_random",
 )  # fmt: skip
+VARIANTS: dict[str, dict[str, Any]] = {
+    "dds_furthest": {"among": None},
+    "dds_untrained": {"among": None, "embedding": "untrained"},
+}
 SUBSET = 1000  # images of a round, for the weights and for the architecture
 ROUNDS = 60
 PATIENCE = 15
 FULL_EPOCHS = 12
-SETTINGS = Settings(batch_size=64, arch_lr=3e-3, flip=True, shift=2)
+STAGE_EPOCHS, STAGE_ROUNDS = 3, 7  # of each stage of P-DARTS
+SETTINGS = Settings(batch_size=64, lr=0.1, arch_lr=3e-3, flip=True, shift=2)
 WHOLE = (3, 32, 32)
 
 
@@ -77,8 +85,8 @@ def make(arm: str, part: Images, seed: int, cache: Path) -> Selector | None:
     options: dict[str, Any] = {"seed": seed, "size": SUBSET}
     if arm == "infobatch":
         options.pop("size")
-    if arm in ("dds", "dds_untrained"):
-        options |= {"cache": cache, "embedding": "untrained" if arm == "dds_untrained" else "autoencoder"}
+    if arm in VARIANTS:
+        options |= VARIANTS[arm] | {"cache": cache}
         arm = "dds"
     return SELECTORS[arm](part, **options)
 
@@ -94,20 +102,31 @@ def search(arm: str, seed: int, work: str, data: str, device: str) -> dict[str, 
         return {"curve": [{"seconds": 0.0, "arch": space.format(picked)}], "seconds": 0.0, "memory_mb": None}
     clock = time.perf_counter if wide else time.process_time
     began = clock()
+    times: list[float] = []
+    round_ = SUBSET / len(weight_part)
+    common: dict[str, Any] = {
+        "seed": seed, "mean": mean, "std": std, "settings": SETTINGS, "device": device,
+        "on_progress": lambda entry: times.append(clock() - began),
+    }  # fmt: skip
     with tempfile.TemporaryDirectory() as cache:
-        selectors = {
-            "selector": make(arm, weight_part, seed, Path(cache)),
-            "arch_selector": make(arm, arch_part, seed + 1, Path(cache)),
-        }
-        round_ = SUBSET / len(weight_part)
-        whole = arm in ("full", "infobatch")
-        times: list[float] = []
-        found = darts(
-            space, weight_part, arch_part, seed=seed, mean=mean, std=std, settings=SETTINGS, device=device,
-            epochs=FULL_EPOCHS if whole else ROUNDS * round_, report=0.25 if whole else round_,
-            patience=None if whole else PATIENCE * round_,
-            on_progress=lambda entry: times.append(clock() - began), **selectors,
-        )  # fmt: skip
+        data_arm = arm.removeprefix("pdarts_")
+        whole = data_arm in ("full", "infobatch")
+
+        def made(part: Images, number: int) -> Selector | None:
+            return make(data_arm, part, seed + number, Path(cache))
+
+        if arm != data_arm:
+            found = pdarts(
+                space, weight_part, arch_part, epochs=STAGE_EPOCHS if whole else STAGE_ROUNDS * round_,
+                report=0.25 if whole else round_, make_selector=lambda part, stage: made(part, 2 * stage),
+                make_arch_selector=lambda part, stage: made(part, 2 * stage + 1), **common,
+            )  # fmt: skip
+        else:
+            found = darts(
+                space, weight_part, arch_part, epochs=FULL_EPOCHS if whole else ROUNDS * round_,
+                report=0.25 if whole else round_, patience=None if whole else PATIENCE * round_,
+                selector=made(weight_part, 0), arch_selector=made(arch_part, 1), **common,
+            )  # fmt: skip
     curve = [
         {
             "epoch": entry["epoch"], "seconds": seconds, "skips": entry["skips"],
@@ -115,6 +134,7 @@ def search(arm: str, seed: int, work: str, data: str, device: str) -> dict[str, 
         }
         for entry, seconds in zip(found.story.history, times, strict=True)
     ]  # fmt: skip
+    curve[-1]["arch"] = space.format(found.arch)
     return {
         "curve": curve, "seconds": clock() - began, "stopped": found.story.stopped,
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -143,7 +163,7 @@ def figures(cells: dict[str, Any], known: dict[str, tuple[float, float]]) -> lis
         if samples:
             found.append(results_file.figure(name, samples, unit, **more))
 
-    dds, full, redrawn = of("dds"), of("full"), {**of("random")}
+    dds, full, redrawn = of("dds"), of("full"), of("random")
     add("true_c10", [last(c) for c in dds.values()], "% accuracy", known="beta-DARTS 94.36, full data", reach=94.0)
     add("true_c100", [last(c, 1) for c in dds.values()], "% accuracy", known="beta-DARTS 73.51, full data", reach=72.5)
     add(
@@ -173,6 +193,16 @@ def figures(cells: dict[str, Any], known: dict[str, tuple[float, float]]) -> lis
             "params_ratio", [params(dds[s]["curve"][-1]["arch"]) / max(params(full[s]["curve"][charged]["arch"]), 1.0)
             for s in both], "times, of the networks found",
         )  # fmt: skip
+    slow, fast = of("pdarts_full"), of("pdarts_dds")
+    common = sorted(set(slow) & set(fast))
+    add(
+        "pdarts_speedup", [slow[s]["seconds"] / fast[s]["seconds"] for s in common], "times, all images over dds",
+        reach=10.0,
+    )  # fmt: skip
+    add(
+        "pdarts_difference", [last(fast[s]) - last(slow[s]) for s in common],
+        "points of dds over all images, paired by seed", reach=-0.3,
+    )  # fmt: skip
     for arm in ARMS:
         cellsof = of(arm)
         add(f"true_c10_{arm}", [last(c) for c in cellsof.values()], "% accuracy of the cell at the end")
