@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from archscout.space import SearchSpace, Shape
 from archscout.spaces.darts import darts
+from archscout.spaces.fbnet import fbnet
 from archscout.spaces.macro import macro
 from archscout.spaces.mobilenet import mobilenet
 from archscout.spaces.nasbench201 import nasbench201
@@ -15,6 +16,7 @@ from archscout.spaces.vit import vit
 
 SPACES: dict[str, Callable[[Shape, int], SearchSpace]] = {
     "darts": darts,
+    "fbnet": fbnet,
     "macro": macro,
     "mobilenet": mobilenet,
     "nasbench201": nasbench201,
