@@ -17,6 +17,7 @@ from archscout.costs.limits import format_cost
 from archscout.devices.energy import CARD_WATTS, CORE_WATTS, stated_power
 from archscout.result import Result, last
 
+UNMETERED = f"estimate: {CORE_WATTS:g} W for each busy core, {CARD_WATTS:g} W for a card"
 FILES = {
     "config.toml": "what was asked for, with every default filled in",
     "trials.jsonl": "the log: proposals, scores, measurements, changes of plan",
@@ -300,9 +301,7 @@ def search_cost(
     out: dict[str, Any] = {
         "energy": sum(row["energy"] for row in spent),
         "metered": metered,
-        "source": spent[-1]["source"]
-        if metered
-        else f"estimate: {CORE_WATTS:g} W for each busy core, {CARD_WATTS:g} W for a card ({spent[-1]['source'] or 'no meter'})",
+        "source": spent[-1]["source"] if metered else f"{UNMETERED} ({spent[-1]['source'] or 'no meter'})",
     }
     trained, training = events.get("trained"), next((row for row in spent if row["stage"] == "train"), None)
     rates = [c["costs"]["training"] for c in candidates if c["scores"] and "training" in c["costs"]]

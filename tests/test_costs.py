@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import archscout.costs
 from archscout.costs import COSTS, Cost, Trace, format_cost, measure, parse_limits, trace, violation
+from archscout.costs.trace import Recorder, hollow
+from archscout.deploy import bare_onnx
 from archscout.errors import UserError
 from archscout.spaces import SPACES
+
+_spec = importlib.util.spec_from_file_location("onnx_memory", Path(__file__).parent / "reference" / "onnx_memory.py")
+assert _spec
+assert _spec.loader
+onnx_memory = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(onnx_memory)
 
 
 class Residual(nn.Module):
@@ -201,6 +210,75 @@ def test_against_brute_force_and_torch(name: str) -> None:
     assert traced.peak_activation_bytes == live.peak
 
 
+SMALL_NETWORKS = {
+    "mobilenet": ("r100-s8-d3e4w16x2-f3e2w16x1", (3, 16, 16)),
+    "macro": ("12100211", (3, 32, 32)),
+    "nasbench201": (
+        "|nor_conv_3x3~0|+|avg_pool_3x3~0|nor_conv_1x1~1|+|skip_connect~0|none~1|skip_connect~2|",
+        (3, 8, 8),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_NETWORKS)
+def test_int8_memory_is_that_of_the_exported_graph(name: str) -> None:
+    """Liveness and weights counted anew on the ONNX graph, whose normalisations the exporter has folded."""
+    text, shape = SMALL_NETWORKS[name]
+    model = space_network(name, text, shape)
+    ram, flash = onnx_memory.int8_bytes(bare_onnx(model, shape))
+    traced = trace(model, shape)
+    assert traced.ram_int8_bytes == ram
+    assert traced.flash_int8_bytes == flash
+    assert 4 * traced.ram_int8_bytes <= traced.peak_activation_bytes
+
+
+def test_nothing_is_folded_over_a_second_reader() -> None:
+    class Two(nn.Module):
+        def __init__(self, both: bool) -> None:
+            super().__init__()
+            self.conv, self.relu, self.both = nn.Conv2d(2, 2, 1), nn.ReLU(), both
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.conv(x)
+            return self.relu(x) + (x if self.both else 1.0)
+
+    alone, both = trace(Two(False), (2, 4, 4)), trace(Two(True), (2, 4, 4))
+    assert alone.folded == (1,)
+    assert both.folded == ()
+    assert (alone.ram_int8_bytes, both.ram_int8_bytes) == (2 * 32, 3 * 32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_a_training_saves_is_what_autograd_saves(name: str) -> None:
+    """Every tensor that torch packs for the backward pass, each memory once, without weights and statistics."""
+    make, shape = MODELS[name]
+    model = make()
+    weights = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    packed: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        packed[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.train()(torch.randn(2, *shape))
+    statistics = {key for key, t in packed.items() if t.dim() == 1 or (t.dim() == 3 and t.shape[-1] == 1)}
+    kept = [t.untyped_storage().nbytes() // 2 for key, t in packed.items() if key not in weights | statistics]
+    made: dict[int, object] = {}
+    twin = hollow(model, made)
+    recorder = Recorder(made.values())
+    recorder.run(twin, torch.zeros(1, *shape, device="meta"))
+    assert recorder.saved_bytes == sum(kept)
+
+
+def test_training_memory_near_what_a_step_allocates() -> None:
+    """The profiler's peak of a real step; kernels take work space that no count knows."""
+    model = space_network("plain", "resnet14-w16", (3, 32, 32))
+    counted = measure(model, (3, 32, 32), ["training_memory"])["training_memory"]
+    measured = onnx_memory.step_bytes(model, (3, 32, 32), 64)
+    assert 0.8 < measured / counted < 1.6
+
+
 def test_a_network_that_needs_data_is_run() -> None:
     model = Decides()
     state = torch.random.get_rng_state()
@@ -290,6 +368,15 @@ def test_folder_and_registry_agree() -> None:
         ("params=1e6", 1e6),
         ("macs=30M", 3e7),
         ("flops=.5G", 5e8),
+        ("energy=5mJ", 5),
+        ("energy=0.2J", 200),
+        ("energy=40uJ", 0.04),
+        ("power=2W", 2),
+        ("power=800mW", 0.8),
+        ("ram_int8=256KB", 256_000),
+        ("ram_int8=256KiB", 262_144),
+        ("flash_int8=1MB", 1e6),
+        ("training_memory=2GB", 2e9),
     ],
 )
 def test_limits(text: str, value: float) -> None:
@@ -307,6 +394,30 @@ def test_limits(text: str, value: float) -> None:
 def test_malformed_limits_say_what_to_type(wrong: str) -> None:
     with pytest.raises(UserError, match=r"type (for example|a limit like) \w+=\d"):
         parse_limits([wrong])
+
+
+def test_units_of_another_cost_are_listed() -> None:
+    with pytest.raises(UserError, match=r"with uJ, mJ or J, type for example energy=5mJ"):
+        parse_limits(["energy=5kWh"])
+    with pytest.raises(UserError, match=r"B, kB, MB, GB, KiB, MiB or GiB, type for example ram_int8=256kB"):
+        parse_limits(["ram_int8=256ms"])
+    with pytest.raises(UserError, match=r"mW, W or kW, type for example power=2W"):
+        parse_limits(["power=2mJ"])
+
+
+def test_energy_is_latency_times_power_without_energies() -> None:
+    class Steady:
+        power = 3.0
+
+        def latency(self, traced: Trace) -> float:
+            return 2.0
+
+        def energy(self, traced: Trace) -> float:
+            return 6.0
+
+    assert measure(Residual(), (4, 8, 8), ["energy", "power"], Steady()) == {"energy": 6.0, "power": 3.0}
+    with pytest.raises(UserError, match="needs the profile of a device"):
+        measure(Residual(), (4, 8, 8), ["energy"])
 
 
 def test_other_limits() -> None:
@@ -340,6 +451,12 @@ def test_violation() -> None:
         ("macs", 0, "0"),
         ("flops", 2.2e8, "220 M"),
         ("own", 1234.5, "1234"),
+        ("energy", 5.0, "5 mJ"),
+        ("energy", 0.04, "40 uJ"),
+        ("energy", 2.5e6, "2.5 kJ"),
+        ("power", 0.05, "50 mW"),
+        ("power", 12, "12 W"),
+        ("ram_int8", 262_144, "262 kB"),
     ],
 )
 def test_format_cost(name: str, value: float, text: str) -> None:

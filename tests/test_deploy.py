@@ -16,7 +16,9 @@ from PIL import Image
 from torch import nn
 
 from archscout import deploy
-from archscout.deploy import Export, export_onnx, load_weights, measure_onnx, predict, save_weights
+from archscout.costs import measure
+from archscout.data import Data, load
+from archscout.deploy import Export, Int8, export_int8, export_onnx, load_weights, measure_onnx, predict, save_weights
 from archscout.errors import UserError
 
 HOSTILE = ("<script>alert(1)</script>", 'a "quoted", \\ name\n', "../../etc", "Grün 🌲", "")
@@ -364,3 +366,94 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         save_weights(Net(), tmp_path / "w.safetensors")
     assert (tmp_path / "w.safetensors").read_bytes() == before
     assert os.listdir(tmp_path) == ["w.safetensors"]
+
+
+# --- int8 ---
+
+
+@pytest.fixture(scope="module")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path, Path, Int8, Data]:
+    """A small network that has learned scikit-learn's digits, exported, and quantized."""
+    from archscout.fit import fit, recipe_for
+    from archscout.spaces import SPACES
+
+    data = load("digits")
+    space = SPACES["plain"](data.shape, 10)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = space.build(space.parse("resnet8-w8"))
+    train = data.part("train")
+    recipe = recipe_for(train, data.shape, 10, mirrors=False, balanced=False, epochs=3)
+    fit(model, train, recipe=recipe, epochs=3, seed=0, mean=data.mean, std=data.std)
+    folder = tmp_path_factory.mktemp("int8")
+    export_onnx(
+        model, folder / "m.onnx", input_shape=data.shape, classes=list(data.classes), mean=data.mean, std=data.std
+    )
+    done = export_int8(
+        folder / "m.onnx", folder / "m8.onnx", calibration=train, judged=data.part("validation"), images=100
+    )
+    return model, folder / "m.onnx", folder / "m8.onnx", done, data
+
+
+def test_int8_says_what_it_costs(quantized: tuple[nn.Module, Path, Path, Int8, Data]) -> None:
+    """Accuracy before is that of the torch network; after, that of the file, image by image."""
+    from archscout.fit import evaluate
+
+    model, _, path, done, data = quantized
+    judged = data.part("validation")
+    before = evaluate(model, judged, mean=data.mean, std=data.std)
+    assert done.images == len(judged)
+    assert done.calibration == 100
+    assert done.float_accuracy == pytest.approx(before.accuracy)
+    assert done.float_balanced_accuracy == pytest.approx(before.balanced_accuracy)
+    found = predict(path, [np.asarray(data.images[i]) for i in judged.indices])
+    right = np.array([p.label for p in found]) == np.array(data.classes)[judged.labels]
+    assert done.accuracy == pytest.approx(right.mean())
+    assert done.accuracy_interval[0] < done.accuracy < done.accuracy_interval[1] or right.all()
+    assert done.accuracy > done.float_accuracy - 0.05 > 0.7
+    assert done.agreement > 0.9
+    assert json.loads(json.dumps(done.to_json()))["path"] == "m8.onnx"
+
+
+def test_int8_weights_are_int8_and_the_rest_is_kept(quantized: tuple[nn.Module, Path, Path, Int8, Data]) -> None:
+    model, before, path, done, data = quantized
+    small, large = onnx.load(str(path)), onnx.load(str(before))
+    assert {e.key: e.value for e in small.metadata_props} == {e.key: e.value for e in large.metadata_props}
+    assert [(i.name, o.name) for i, o in zip(small.graph.input, small.graph.output, strict=False)] == [
+        (i.name, o.name) for i, o in zip(large.graph.input, large.graph.output, strict=False)
+    ]
+    arrays = [onnx.numpy_helper.to_array(tensor) for tensor in small.graph.initializer]
+    weights = sum(p.numel() for p in model.parameters() if p.dim() > 1)
+    assert sum(a.size for a in arrays if a.dtype == np.int8 and a.ndim > 1) == weights
+    assert not [a for a in arrays if a.dtype == np.float32 and a.ndim > 1 and a.size > 4]
+    assert done.bytes == path.stat().st_size < done.float_bytes
+    counted = measure(model, data.shape, ["flash_int8"])["flash_int8"]
+    assert sum(a.nbytes for a in arrays) == pytest.approx(counted, rel=0.15)  # ranges of activations come on top
+
+
+def test_calibration_images_are_of_all_classes() -> None:
+    labels = np.repeat([0, 1, 2], [50, 8, 3])
+    chosen = deploy._spread_over_classes(labels, 20)
+    assert np.bincount(labels[chosen]).tolist() == [9, 8, 3]
+    assert len(set(chosen.tolist())) == 20
+    assert deploy._spread_over_classes(labels, 1000).tolist() == list(range(61))
+
+
+def test_int8_of_what_cannot_be_quantized(
+    quantized: tuple[nn.Module, Path, Path, Int8, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path, _, _, data = quantized
+    parts = {"calibration": data.part("train"), "judged": data.part("validation")}
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(UserError, match="cannot load"):
+        export_int8(tmp_path / "text.onnx", tmp_path / "o.onnx", **parts)
+    with pytest.raises(UserError, match="no folder"):
+        export_int8(path, tmp_path / "no" / "o.onnx", **parts)
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("unknown operation Foo")
+
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", broken)
+    with pytest.raises(UserError, match=r"cannot be quantized \(unknown operation Foo\)"):
+        export_int8(path, tmp_path / "o.onnx", **parts)
+    assert not (tmp_path / "o.onnx").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
 LOOP = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "your-own-loop.md").read_text(encoding="utf-8"), flags=re.S)
-PYTHON_NAMES = {"list": "methods", "bench": "benchmark", "select": "select_story"}
+PYTHON_NAMES = {
+    "list": "methods",
+    "bench": "benchmark",
+    "select": "select_story",
+    "bench-kit": "bench_kit",
+    "device": "add_device",
+}
 
 
 @pytest.mark.slow
@@ -41,6 +49,28 @@ def test_the_page_on_your_own_loop_runs(tmp_path: Path) -> None:
     assert sum("archscout.select(" in line or "loader.observe(" in line for line in changed) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_commands_of_the_page_on_your_device_run(tmp_path: Path) -> None:
+    """As they stand, in one folder; only the seconds of measuring are fewer."""
+    page = (ROOT / "docs" / "your-device.md").read_text(encoding="utf-8")
+    (tmp_path / "phone.csv").write_text(re.findall(r"```csv\n(.*?)```", page, flags=re.S)[0])
+    commands = re.findall(r"^    ((?:archscout|cd) .*)$", page, flags=re.M)
+    assert len(commands) >= 11
+    environment = {**os.environ, "ARCHSCOUT_CONFIG": str(tmp_path / "config")}
+    for command in commands:
+        line = re.sub(r"--seconds \d+", "--seconds 0.05", command)
+        line = re.sub(r"\barchscout (?=\w)", f"{shlex.quote(sys.executable)} -m archscout ", line, count=1)
+        line = line.replace("&& python ", f"&& {shlex.quote(sys.executable)} ")
+        done = subprocess.run(
+            line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+    assert "Measured on pi4" in (tmp_path / "runs" / "pi4" / "report.html").read_text()
+    assert (tmp_path / "profile.html").exists()
+    assert (tmp_path / "runs" / "pi4" / "model.int8.onnx").exists()
+
+
 def test_every_verb_is_in_the_readme_and_has_help() -> None:
     from typer.main import get_command
 
@@ -48,7 +78,7 @@ def test_every_verb_is_in_the_readme_and_has_help() -> None:
 
     register()
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    assert set(commands) == set(re.findall(r"^\| `(\w+)` \|", README, flags=re.M))
+    assert set(commands) == set(re.findall(r"^\| `([\w-]+)` \|", README, flags=re.M))
     for name, command in commands.items():
         assert command.help, name
         assert all(p.help for p in command.params if p.name != "help"), [p.name for p in command.params if not p.help]
@@ -57,7 +87,7 @@ def test_every_verb_is_in_the_readme_and_has_help() -> None:
 def test_every_verb_is_a_python_function() -> None:
     import archscout
 
-    for verb in re.findall(r"^\| `(\w+)` \|", README, flags=re.M):
+    for verb in re.findall(r"^\| `([\w-]+)` \|", README, flags=re.M):
         assert callable(getattr(archscout, PYTHON_NAMES.get(verb, verb))), verb
 
 

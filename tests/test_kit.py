@@ -1,0 +1,565 @@
+"""Another device: the kit that measures it, the files that come back, and the predictions that they give."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from archscout.cli import main
+from archscout.costs.trace import Trace
+from archscout.devices import bench, kit
+from archscout.devices.kit import bench_kit, choose, design
+from archscout.devices.latency import median_interval
+from archscout.devices.measured import input_shape_of, read_measured
+from archscout.devices.profile import Profile, trace_of
+from archscout.devices.shelf import add_device, check_device, find_profile, fit_device, known_devices
+from archscout.errors import UserError
+from archscout.propose import Costing
+from archscout.spaces import SPACES
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What archscout keeps of a person lies in a folder of the test."""
+    monkeypatch.setenv("ARCHSCOUT_CONFIG", str(tmp_path / "config"))
+    return tmp_path / "config" / "devices"
+
+
+@pytest.fixture
+def few_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kits of eight tiny networks."""
+    monkeypatch.setattr(kit, "SOURCES", (("plain", SHAPE, 12), ("mobilenet", SHAPE, 12)))
+    monkeypatch.setattr(kit, "LEAST", 8)
+
+
+def law(seen: Trace) -> float:
+    """Milliseconds on a device that is linear in operations and multiply-adds."""
+    return 0.2 + 0.03 * (len(seen.ops) - len(seen.folded)) + 2e-6 * seen.macs
+
+
+def rows_of(name: str, count: int, value: Callable[[Trace], float] = law, seed: int = 0) -> list[dict[str, Any]]:
+    """Networks of a space as a kit's file has them, with the latency of a law."""
+    space, rng = SPACES[name](SHAPE, 10), np.random.default_rng(seed)
+    archs = list(dict.fromkeys(space.sample(rng) for _ in range(2 * count)))[:count]
+    return [
+        {
+            "file": f"net{i}.onnx", "space": name, "input_shape": list(SHAPE), "classes": 10,
+            "arch": space.format(arch), "latency": value(trace_of(space, arch)), "energy": None,
+        }
+        for i, arch in enumerate(archs)
+    ]  # fmt: skip
+
+
+def measured(rows: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """A file as the script of a kit writes it."""
+    return {
+        "format": bench.FORMAT, "device": "a board", "runtime": "onnxruntime", "threads": 2, "batch": 1,
+        "units": {"latency": "ms", "energy": "mJ"}, "energy_source": None, "networks": rows, **changes,
+    }  # fmt: skip
+
+
+def written(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def table(path: Path, rows: list[dict[str, Any]], header: tuple[str, ...] = ("arch", "ms")) -> Path:
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows((row["arch"], row["latency"]) for row in rows)
+    return path
+
+
+# --- the script of the kit ---
+
+
+def test_the_script_needs_only_numpy_and_onnxruntime(few_networks: None, tmp_path: Path) -> None:
+    """Every other package is refused at import; what it writes can be added, and predicts what it measured."""
+    told = bench_kit(tmp_path / "kit", networks=8)
+    assert told["networks"] == 8
+    assert told["bytes"] == sum(path.stat().st_size for path in (tmp_path / "kit").iterdir())
+    (tmp_path / "kit" / "guard.py").write_text(
+        "import sys, runpy, importlib.abc\n"
+        "allowed = sys.stdlib_module_names | {'numpy', 'onnxruntime'}\n"
+        "class Guard(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] not in allowed:\n"
+        "            raise ModuleNotFoundError(f'{name} is not on this device', name=name)\n"
+        "sys.meta_path.insert(0, Guard())\n"
+        "sys.argv = ['bench.py', '--seconds', '0.02', '--out', 'back.json']\n"
+        "runpy.run_path('bench.py', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path[1:]!r}; exec(open('guard.py').read())"],
+        cwd=tmp_path / "kit",
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "archscout device add NAME back.json" in done.stdout
+    found = json.loads((tmp_path / "kit" / "back.json").read_text())
+    assert len(found["networks"]) == 8
+    assert sum(row["check"] for row in found["networks"]) == 3
+    for row in found["networks"]:
+        assert 0 < row["low"] <= row["latency"] <= row["high"]
+        assert row["repeats"] >= 1
+    row = add_device("board", tmp_path / "kit" / "back.json", power="2W")
+    assert (row["networks"], row["threads"], row["power"]) == (8, 1, "2 W")
+    profile = find_profile("board")
+    space = SPACES[found["networks"][0]["space"]](SHAPE, 10)
+    seen = trace_of(space, space.parse(found["networks"][0]["arch"]))
+    assert profile.energy(seen) == pytest.approx(2 * profile.latency(seen))
+
+
+@pytest.mark.slow
+def test_the_script_runs_in_a_clean_environment(few_networks: None, tmp_path: Path) -> None:
+    """A virtual environment that holds numpy and onnxruntime with what they ask for, and nothing of this project."""
+    bench_kit(tmp_path / "kit", networks=8)
+    venv.create(tmp_path / "clean", with_pip=True)
+    python = tmp_path / "clean" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    got = subprocess.run([python, "-m", "pip", "install", "-q", "numpy", "onnxruntime"], capture_output=True, text=True)
+    if got.returncode:
+        pytest.skip(f"no package registry: {got.stderr.strip().splitlines()[-1:]}")
+    done = subprocess.run(
+        [python, "-I", "bench.py", "--seconds", "0.02", "--threads", "2"],
+        cwd=tmp_path / "kit",
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_measured(tmp_path / "kit" / "measured.json").threads == 2
+
+
+def test_a_network_that_fails_there_costs_itself_only(
+    few_networks: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "kit"
+    folder.mkdir()
+    rows = [{**row, "file": f"net{i}.onnx"} for i, row in enumerate(rows_of("plain", 2))]
+    from archscout.deploy import bare_onnx
+
+    space = SPACES["plain"](SHAPE, 10)
+    (folder / "net0.onnx").write_bytes(bare_onnx(space.build(space.parse(rows[0]["arch"])), SHAPE))
+    (folder / "net1.onnx").write_text("no network")
+    for row in rows:
+        del row["latency"], row["energy"]
+    written(folder / "kit.json", {"networks": rows})
+    (folder / "bench.py").write_text(Path(bench.__file__).read_text())
+    done = subprocess.run(
+        [sys.executable, "bench.py", "--seconds", "0.01"], cwd=folder, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads((folder / "measured.json").read_text())["networks"]
+    assert first["latency"] > 0
+    assert second["failure"]
+    for words, told in (
+        (["--threads", "0"], "at least 1"),
+        (["--provider", "NoSuchProvider"], "onnxruntime here has no NoSuchProvider; it has"),
+    ):
+        assert bench.main(words) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_a_missing_runtime_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert bench.main([]) == 2
+    assert "pip install numpy onnxruntime" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6, 19, 20, 100, 501])
+def test_the_script_has_the_interval_of_the_program(n: int) -> None:
+    samples = np.random.default_rng(n).exponential(size=n).tolist()
+    assert bench.median_interval(samples) == pytest.approx(median_interval(samples))
+
+
+def test_the_script_reads_counters_over_their_end(tmp_path: Path) -> None:
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    for name, value in (("name", "package-0"), ("max_energy_range_uj", "1000000"), ("energy_uj", "900000")):
+        (zone / name).write_text(value)
+    meter = bench.EnergyMeter([str(zone)])
+    (zone / "energy_uj").write_text("100000")
+    assert meter.joules() == pytest.approx(0.2)
+    assert bench.counts(str(zone))
+
+
+# --- what is in the kit ---
+
+
+def test_chosen_networks_are_a_greedy_d_optimal_design() -> None:
+    """Each network is the one that raises the determinant most, by computing all determinants."""
+    space, rng = SPACES["mobilenet"](SHAPE, 10), np.random.default_rng(3)
+    drawn = [(space, arch, trace_of(space, arch)) for arch in dict.fromkeys(space.sample(rng) for _ in range(14))]
+    matrix = design([seen for *_, seen in drawn])
+    assert matrix.sum(1) == pytest.approx(1)
+    picked: list[int] = []
+    for _ in range(6):
+        rest = [i for i in range(len(drawn)) if i not in picked]
+
+        def volume(i: int) -> float:
+            rows = matrix[[*picked, i]]
+            return float(np.linalg.slogdet(rows.T @ rows + 1e-6 * np.eye(rows.shape[1]))[1])
+
+        picked.append(max(rest, key=volume))
+    assert {arch for _, arch, _ in choose(drawn, 6)} == {drawn[i][1] for i in picked}
+
+
+@pytest.mark.slow
+def test_the_kit_tells_all_operations_apart() -> None:
+    """With its chosen networks the features have full rank: a linear device is found exactly, whatever its rates."""
+    chosen = choose(kit.candidates(), 20)
+    matrix = design([seen for *_, seen in chosen])
+    scaled = matrix / np.linalg.norm(matrix, axis=0)
+    assert np.linalg.matrix_rank(scaled) == scaled.shape[1] >= 16
+    assert np.linalg.cond(scaled) < 1000
+
+
+def test_kits_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="wanted 24 or more"):
+        bench_kit(tmp_path / "kit", networks=5)
+    written(tmp_path / "taken", "x")
+    with pytest.raises(UserError, match="not empty"):
+        bench_kit(tmp_path / "taken")
+    assert not (tmp_path / "kit").exists()
+
+
+# --- what comes back ---
+
+
+def test_a_linear_device_is_found_from_its_file(tmp_path: Path) -> None:
+    """Networks that were not measured, of a space that was, are predicted as the law of the device says."""
+    rows = rows_of("mobilenet", 40)
+    add_device("board", written(tmp_path / "m.json", measured(rows)))
+    profile = find_profile("board")
+    assert (profile.target, profile.device, profile.runtime, profile.threads) == ("board", "a board", "onnxruntime", 2)
+    assert profile.half_width < 0.1
+    for row in rows_of("mobilenet", 20, seed=5):
+        space = SPACES["mobilenet"](SHAPE, 10)
+        assert profile.latency(trace_of(space, space.parse(row["arch"]))) == pytest.approx(row["latency"], rel=0.1)
+
+
+def test_energies_are_fitted_of_their_own(tmp_path: Path) -> None:
+    """A device that draws more where it computes more: energy is no constant times latency."""
+    rows = rows_of("mobilenet", 40)
+    space = SPACES["mobilenet"](SHAPE, 10)
+
+    def joules(arch: str) -> float:
+        return 1.0 + 5e-6 * trace_of(space, space.parse(arch)).macs
+
+    rows = [{**row, "energy": joules(row["arch"])} for row in rows]
+    add_device("board", written(tmp_path / "m.json", measured(rows, energy_source="measured by RAPL")))
+    profile = find_profile("board")
+    for row in rows_of("mobilenet", 10, seed=5):
+        seen = trace_of(space, space.parse(row["arch"]))
+        assert profile.energy(seen) == pytest.approx(joules(row["arch"]), rel=0.1)
+    assert profile.power == pytest.approx(sum(r["energy"] for r in rows) / sum(r["latency"] for r in rows))
+
+
+def test_random_networks_of_a_kit_state_the_error(tmp_path: Path) -> None:
+    """The half-width is the largest error of ten checks under a fit that has not seen them (rank ceil(0.9 x 11))."""
+    rows = rows_of("mobilenet", 40)
+    for place, row in enumerate(rows):
+        row["check"] = place >= 30
+        row["latency"] *= 1.5 if place == 35 else 1.0
+    found = fit_device(read_measured(written(tmp_path / "m.json", measured(rows))))
+    assert found.half_width == pytest.approx(0.5, abs=0.1)
+    for row in rows:
+        row["check"] = False
+    assert fit_device(read_measured(written(tmp_path / "m.json", measured(rows)))).half_width < 0.1
+
+
+def test_a_csv_of_another_tool(tmp_path: Path) -> None:
+    rows = rows_of("plain", 8)
+    path = table(tmp_path / "phone.csv", rows)
+    found = read_measured(path, space="plain", input_shape=SHAPE, classes=10, runtime="tflite", threads=4)
+    assert (found.device, found.runtime, found.threads) == ("phone", "tflite", 4)
+    assert found.latencies == pytest.approx([row["latency"] for row in rows])
+    for name, factor in (("us", 1e3), ("latency_s", 1e-3), ("latency_us", 1e3)):
+        other = [{**row, "latency": factor * row["latency"]} for row in rows]
+        again = read_measured(
+            table(tmp_path / "o.csv", other, ("arch", name)), space="plain", input_shape=SHAPE, classes=10
+        )
+        assert again.latencies == pytest.approx(found.latencies)
+
+
+def test_minus_one_is_missing_and_said(tmp_path: Path) -> None:
+    rows = rows_of("plain", 10)
+    rows[2]["latency"], rows[5]["latency"], rows[7]["latency"] = -1, "", "nan"
+    found = read_measured(table(tmp_path / "a.csv", rows), space="plain", input_shape=SHAPE, classes=10)
+    assert len(found.latencies) == 7
+    assert found.notes == ("3 of 10 networks have no latency and were left out",)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda m: "{", "it is no JSON"),
+        (lambda m: {**m, "format": "other/1"}, "wanted the format 'archscout-measured/1', got 'other/1'"),
+        (lambda m: {**m, "units": {"latency": "s", "energy": "mJ"}}, "wanted latency in ms and energy in mJ"),
+        (lambda m: {k: v for k, v in m.items() if k != "units"}, "has the units None"),
+        (lambda m: {**m, "batch": 32}, "wanted batch 1"),
+        (lambda m: {**m, "networks": m["networks"][:3]}, "has 3 measured networks; wanted 6 or more"),
+        (lambda m: {**m, "networks": [{**m["networks"][0], "latency": -4}]}, r"network 1 of .*latency -4 is not above"),
+        (lambda m: {**m, "networks": [{**m["networks"][0], "latency": "3"}]}, "is not above zero"),
+        (lambda m: {**m, "networks": [{**m["networks"][0], "arch": "resnet8"}]}, "network 1 of .*resnet8"),
+        (lambda m: {**m, "networks": [{**m["networks"][0], "space": "plane"}]}, "did you mean 'plain'"),
+        (lambda m: {**m, "networks": [{"latency": 3}]}, "KeyError"),
+        (lambda m: {k: v for k, v in m.items() if k != "threads"}, "KeyError 'threads'"),
+    ],
+)
+def test_bad_files_of_a_kit(change: Callable[[dict[str, Any]], Any], told: str, tmp_path: Path, home: Path) -> None:
+    path = written(tmp_path / "m.json", change(measured(rows_of("plain", 8))))
+    with pytest.raises(UserError, match=told) as raised:
+        add_device("board", path)
+    assert "\n" not in str(raised.value)
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("arch,latency\nresnet8-w8,3\n", "names no unit of latency; wanted us, ms or s, like latency_ms"),
+        ("arch,latency_min\nresnet8-w8,3\n", "names no unit of latency"),
+        ("arch,ms,energy_kWh\nresnet8-w8,3,1\n", "names no unit of energy; wanted uJ, mJ or J"),
+        ("arch,ms,us\nresnet8-w8,3,3000\n", "several columns of latency"),
+        ("network,ms\nresnet8-w8,3\n", "has the columns network, ms; wanted arch"),
+        ("arch,ms\nresnet8-w8,-2\n", "line 2 of .*latency -2.0 is not above zero; write -1 where it is missing"),
+        ("arch,ms\nresnet8-w8,0\n", "not above zero"),
+        ("arch,ms\nresnet8-w8,fast\n", "line 2 of .*'fast' is no latency"),
+        ("arch,ms\nresnet8-w8,inf\n", "not above zero"),
+        ("arch,ms\nresnet8-w8\n", "line 2 of .* has 1 values, the first line 2"),
+        ("arch,ms\nresnet9-w8,3\n", "line 2 of .*resnet9-w8"),
+        ("arch,ms\nresnet8-w8,3\n", "has 1 measured networks; wanted 6 or more"),
+        ("", "has the columns none"),
+    ],
+)
+def test_bad_tables(text: str, told: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", text)
+    with pytest.raises(UserError, match=told):
+        add_device("board", path, space="plain", input_shape="1x8x8", classes=10)
+
+
+def test_a_table_needs_to_say_whose_it_is(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", rows_of("plain", 8))
+    with pytest.raises(UserError, match="--space NAME --input-shape 3x32x32 --classes 10"):
+        add_device("board", path)
+    with pytest.raises(UserError, match="no shape of an image"):
+        add_device("board", path, space="plain", input_shape="8x8", classes=10)
+    with pytest.raises(UserError, match="cannot read"):
+        add_device("board", tmp_path / "absent.json")
+    (tmp_path / "b.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="no text file"):
+        add_device("board", tmp_path / "b.json")
+    assert input_shape_of("3x32x64") == (3, 32, 64)
+
+
+def test_ten_networks_are_helped_by_other_devices(tmp_path: Path) -> None:
+    """A few networks of a space: their own values come back, others are ordered as on the device, intervals hold."""
+    fast = table(tmp_path / "fast.csv", rows_of("mobilenet", 70, lambda seen: law(seen) / 3))
+    add_device("fast", fast, space="mobilenet", input_shape=SHAPE, classes=10)
+    rows = rows_of("mobilenet", 10, seed=9)
+    row = add_device("slow", table(tmp_path / "slow.csv", rows), space="mobilenet", input_shape=SHAPE, classes=10)
+    assert any("10 networks are few" in note and "1 other device" in note for note in row["notes"])
+    space = SPACES["mobilenet"](SHAPE, 10)
+    costing = Costing(space, {"latency": 1e6}, find_profile("slow"))
+    truth, found, held = [], [], 0
+    for other in rows_of("mobilenet", 25, seed=4):
+        costs = costing(space.parse(other["arch"]))
+        truth.append(other["latency"])
+        found.append(costs["latency"])
+        assert costs["latency_high"] > costs["latency"]
+        held += other["latency"] <= costing.upper(costs)["latency"]
+    assert np.corrcoef(np.argsort(np.argsort(truth)), np.argsort(np.argsort(found)))[0, 1] > 0.9
+    assert held >= 20
+    again = Profile.from_json(json.loads(json.dumps(find_profile("slow").to_json())))
+    assert Costing(space, {}, again)(space.parse(rows[0]["arch"]))["latency"] == pytest.approx(
+        Costing(space, {}, find_profile("slow"))(space.parse(rows[0]["arch"]))["latency"]
+    )
+    rival = SPACES["plain"](SHAPE, 10)  # another space has no such predictor, and still a prediction
+    assert "latency_high" not in Costing(rival, {}, again)(next(iter(rival)))
+
+
+def test_published_latencies(real_data: Path, tmp_path: Path) -> None:
+    """Sixty cells of NAS-Bench-201 as measured on a Xeon for HELP predict sixty others (Lee et al. 2021)."""
+    import pandas
+    from scipy.stats import spearmanr
+
+    path = real_data / "nas" / "nb201_help_latency.parquet"
+    column = pandas.read_parquet(path, columns=["help_silver_4210r"])["help_silver_4210r"]
+    names = pandas.read_parquet(real_data / "nas" / "nb201_accuracy.parquet", columns=["arch_str"])["arch_str"]
+    places = np.random.default_rng(0).permutation(len(names))[:120]
+    lines = ["arch,ms", *(f"{names[i]},{column[i]}" for i in places[:60])]
+    add_device(
+        "xeon", written(tmp_path / "x.csv", "\n".join(lines)), space="nasbench201", input_shape="3x32x32", classes=10
+    )
+    profile, space = find_profile("xeon"), SPACES["nasbench201"]((3, 32, 32), 10)
+    assert not profile.few
+    found = np.array([profile.latency(trace_of(space, space.canonical(space.parse(names[i])))) for i in places[60:]])
+    truth = column[places[60:]].to_numpy()
+    assert spearmanr(found, truth).statistic > 0.85
+    assert np.median(np.abs(truth / found - 1)) < 0.1
+    assert np.mean(truth <= found * (1 + profile.half_width)) > 0.8
+
+
+# --- the shelf ---
+
+
+def test_devices_are_kept_listed_and_removed(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path / "m.json", measured(rows_of("plain", 8)))
+    assert known_devices() == []
+    main(["device", "add", "pi-4", str(path), "--power", "3W"])
+    assert "--device-profile pi-4" in capsys.readouterr().out
+    assert [p.name for p in home.iterdir()] == ["pi-4.json"]
+    main(["device", "list", "--json"])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["networks"], row["power"]) == ("pi-4", 8, "3 W")
+    with pytest.raises(UserError, match="--replace"):
+        add_device("pi-4", path)
+    add_device("pi-4", path, replace=True)
+    assert known_devices()[0]["power"] == "unknown"
+    main(["device", "remove", "pi-4"])
+    assert known_devices() == []
+    for words, told in (
+        (["device", "remove", "pi-4"], "unknown device 'pi-4'"),
+        (["device", "add", "../up", str(path)], "no name of a device"),
+        (["device", "add", "x", str(path), "--power", "3kg"], "type for example power=2W"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+        assert told in capsys.readouterr().err
+
+
+def test_the_users_config_folder_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARCHSCOUT_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    if sys.platform.startswith("linux"):
+        add_device("pi", written(tmp_path / "m.json", measured(rows_of("plain", 8))))
+        assert (tmp_path / "xdg" / "archscout" / "devices" / "pi.json").exists()
+
+
+def test_profiles_are_found_and_not_found(tmp_path: Path, home: Path) -> None:
+    add_device("pixel", written(tmp_path / "m.json", measured(rows_of("plain", 8))))
+    profile = find_profile("pixel")
+    assert find_profile(profile) is profile
+    assert find_profile(home / "pixel.json").latency_terms == profile.latency_terms
+    bare = written(tmp_path / "bare.json", profile.to_json())
+    assert find_profile(bare) == profile
+    for source, told in (
+        ("pixle", "did you mean 'pixel'"),
+        (tmp_path / "absent.json", "cannot read the device profile"),
+        (written(tmp_path / "other.json", {"a": 1}), "no device profile"),
+        (written(tmp_path / "list.json", "[1]"), "no device profile"),
+    ):
+        with pytest.raises(UserError, match=told):
+            find_profile(source)
+    written(home / "broken.json", "{}")
+    with pytest.raises(UserError, match="no device file"):
+        find_profile("broken")
+
+
+# --- limits ---
+
+
+def test_limits_hold_at_the_safe_end(tmp_path: Path) -> None:
+    """With a half-width of 50 %, what is predicted at 4 ms breaks a limit of 5 ms and meets one of 7 ms."""
+    rows = rows_of("mobilenet", 40)
+    add_device("board", written(tmp_path / "m.json", measured(rows)), power="2W")
+    import dataclasses
+
+    sure = find_profile("board")
+    doubtful = dataclasses.replace(sure, half_width=0.5)
+    space = SPACES["mobilenet"](SHAPE, 10)
+    arch = space.parse(rows[3]["arch"])
+    latency = Costing(space, {}, sure)(arch)["latency"]
+    for profile, limit, feasible in ((sure, 1.2, True), (doubtful, 1.2, False), (doubtful, 1.6, True)):
+        for name, unit in (("latency", 1.0), ("energy", 2.0)):
+            costs = Costing(space, {name: limit * latency * unit}, profile)(arch)
+            assert (costs["violation"] <= 0) == feasible
+            assert costs[name] == pytest.approx(latency * unit)
+    assert Costing(space, {"power": 2.0}, doubtful)(arch)["violation"] == 0  # a stated power has no error
+    within = Costing(space, {}, doubtful)
+    within(arch)
+    assert within.within({"latency": 1.2 * latency})(arch)["violation"] > 0
+
+
+def test_limits_that_a_profile_cannot_judge(tmp_path: Path) -> None:
+    add_device("board", written(tmp_path / "m.json", measured(rows_of("plain", 8))))
+    space = SPACES["plain"](SHAPE, 10)
+    with pytest.raises(UserError, match="limit on energy needs to know it, and the profile of board does not"):
+        Costing(space, {"energy": 5.0}, find_profile("board"))
+    with pytest.raises(UserError, match="a run without a profile"):
+        Costing(space, {"latency": 5.0})
+    with pytest.raises(UserError, match="knows no power"):
+        find_profile("board").energy(trace_of(space, next(iter(space))))
+
+
+def test_rank_takes_a_device_by_its_name(tmp_path: Path) -> None:
+    from archscout.ranking import rank
+
+    add_device("board", written(tmp_path / "m.json", measured(rows_of("plain", 20))), power="1W")
+    archs = ["resnet8-w8", "resnet20-w64"]
+    small = {"space": "plain", "proxies": ["params"], "input_shape": SHAPE, "batch_size": 4, "workers": 0}
+    found = rank(archs=archs, limits={"latency": "1us"}, device_profile="board", **small)
+    assert found["failures"].str.contains("latency").all()
+    found = rank(archs=archs, limits={"energy": "1J", "ram_int8": "1kB"}, device_profile="board", **small)
+    assert [("ram_int8" in text, "energy" in text) for text in found["failures"]] == [(True, False)] * 2
+
+
+def test_what_the_winner_measures_is_kept(tmp_path: Path) -> None:
+    """A run whose limits are of another device: predicted first, then measured there, and its verdict follows."""
+    import archscout
+    from archscout.facts import facts_of
+
+    add_device(
+        "board", written(tmp_path / "m.json", measured(rows_of("plain", 20) + rows_of("mobilenet", 20))), power="1W"
+    )
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (120, 8, 8)).astype(np.uint8), np.arange(120) % 3
+    np.savez(tmp_path / "data.npz", X=images + 20 * labels[:, None, None].astype(np.uint8), y=labels)
+    result = archscout.search(
+        str(tmp_path / "data.npz"), out=tmp_path / "run", device_profile="board", workers=0, candidates=4, finalists=1,
+        epochs=0.5, train_threads=1, proxies=("macs", "synflow"),
+        limits={"latency": "2ms", "energy": "2mJ", "ram_int8": "40kB"},
+    )  # fmt: skip
+    summary = facts_of(result.folder)["summary"]
+    assert summary["target"]["name"] == "board"
+    assert summary["target"]["most"]["latency"] <= 2
+    assert summary["target"]["most"]["energy"] <= 2
+    assert result.best["costs"]["ram_int8"] <= 40_000
+    assert "predicted" in summary["verdict"]
+    assert f"bench-kit --run {result.folder}" in summary["verdict"]
+    assert "predicted, at most" in result.report.read_text()
+    assert summary["energy"]["energy"] > 0
+    spent = facts_of(result.folder)["spent"]
+    assert spent["energy"] == pytest.approx(sum(row["energy"] for row in facts_of(result.folder)["time"]))
+    assert spent["every_candidate"]["candidates"] == sum(bool(c["scores"]) for c in result.candidates)
+
+    about = json.loads((result.folder / "architecture.json").read_text())
+    winner = {
+        "file": "winner.onnx", "space": about["factory"], "input_shape": about["input_shape"],
+        "classes": len(about["classes"]), "arch": about["arch"], "latency": 2.5, "energy": 1.25,
+    }  # fmt: skip
+    path = written(tmp_path / "back.json", measured([*rows_of("plain", 8), winner]))
+    assert check_device(result.folder, path)["limits"] == {"latency": False, "energy": True}
+    verdict = facts_of(result.folder)["summary"]["verdict"]
+    assert "Measured on board its latency is 2.5 ms, ABOVE the limit of 2 ms" in verdict
+    assert "its energy is 1.25 mJ, within the limit" in verdict
+    assert "predicted" not in verdict
+    with pytest.raises(UserError, match="no time of this run's winner"):
+        check_device(result.folder, written(tmp_path / "m.json", measured(rows_of("plain", 8))))
