@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import archscout
 from archscout.differentiable.choice import chosen, relax, softmax, weights_of
 from archscout.differentiable.darts import by_perturbation, darts
 from archscout.differentiable.pdarts import SCHEDULES, cap_skips, pdarts, strongest
@@ -273,6 +276,32 @@ def test_darts_searches_the_space(order: int) -> None:
     assert found.story.alphas[0] != found.story.alphas[1]
     again = darts(SPACE, Images(6, 0), Images(6, 1), **{**options, "epochs": 1})
     assert again.story.alphas == found.story.alphas[:1]
+
+
+def tiny(input_shape, classes):
+    return darts_space(input_shape, classes, channels=2, layers=3)
+
+
+@pytest.mark.slow
+def test_the_main_job_searches_the_space_within_limits(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(100) % 2
+    pixels = (rng.integers(60, 190, (100, 8, 8, 3)) + 40 * labels[:, None, None, None]).clip(0, 255).astype(np.uint8)
+    space = tiny((3, 8, 8), 2)
+    relaxed = relax(space, "darts")
+    assert relaxed.arguments[2:] == (2, 3)
+    result = archscout.search(
+        (pixels, labels), space=tiny, strategy="darts", limits={"params": "1.6k"}, finalists=1, epochs=0.5,
+        out=tmp_path / "run", workers=0, threads=1, train_threads=1,
+    )  # fmt: skip
+    found = result.events["supernet"]
+    assert found["method"] == "darts"
+    assert Costing(space, {"params": 1600.0})(space.parse(found["arch"]))["violation"] <= 0
+    assert len(found["story"]["alphas"][0]) == 28
+    again = archscout.train(
+        (pixels, labels), run=tmp_path / "run", space=tiny, arch=found["arch"], epochs=0.5, out=tmp_path / "again"
+    )
+    assert again.best["arch"] == found["arch"]
 
 
 def test_pdarts_by_its_published_schedule() -> None:

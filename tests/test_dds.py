@@ -236,6 +236,7 @@ def test_candidates_are_drawn_by_class_for_those_that_leave() -> None:
         counts += drawn.numpy()
     assert np.abs(counts[5:50] / 300 - 12 / 45).max() < 0.11  # four standard deviations
 
+
 def test_a_subset_of_everything_and_growth() -> None:
     labels = np.repeat([0, 1], 10)
     selector = SELECTORS["dds"](Part(labels), share=1.0, embedding=np.zeros((20, 2)), among=2)

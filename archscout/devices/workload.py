@@ -22,6 +22,22 @@ EXACT, NEAR = 0.02, 0.25  # relative errors up to which multiply-adds, and all e
 
 
 @dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of numbers for n networks, each array (n, columns), also of no columns where nothing is known.
+
+    work:     quantities that a network asks for, each with mean 1 over random networks; for every encoding.
+    counts:   how often each option is taken among the decisions that offer the same, as a share; for every encoding.
+    options:  which option each decision takes, over the number of decisions; for every encoding.
+    depth:    longest chains, joins and reached nodes of a cell; none where a network is a chain.
+    """
+
+    work: np.ndarray
+    counts: np.ndarray
+    options: np.ndarray
+    depth: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Workload:
     """Rows of numbers for the networks of a space; made by `workload`.
 
@@ -40,52 +56,43 @@ class Workload:
     scale: np.ndarray
     knees: tuple[np.ndarray, np.ndarray] | None
 
-    def work(self, archs: Sequence[Arch]) -> np.ndarray:
-        """(n, columns) what each network asks for; each column has mean 1 over random networks. No columns: unknown.
-
-        Sums from the table take microseconds a network; where there is no table, each is traced (10 to 50 ms).
-        """
-        if self.table is None:
-            if self.knees is None:
-                return np.zeros((len(archs), 0))
-            found = np.array([quantities(operations(self.space, arch), *self.knees) for arch in archs])
-            return found.reshape(len(archs), len(self.scale)) / self.scale
-        return np.concatenate([self.sums(codes) for codes in self.codes(archs)], axis=1)
+    def rows(self, archs: Sequence[Arch]) -> Rows:
+        """The rows of some networks: microseconds each, but 10 to 50 ms where there is no table and each is traced."""
+        raw = np.array(archs, dtype=np.int64).reshape(len(archs), len(self.space.choices))
+        codes = [encode(raw) for encode in self.encodings]
+        if self.table is not None:
+            work = np.concatenate([self.sums(each) for each in codes], axis=1)
+        elif self.knees is not None:
+            found = [quantities(operations(self.space, arch), *self.knees) for arch in archs]
+            work = np.array(found).reshape(len(archs), len(self.scale)) / self.scale
+        else:
+            work = np.zeros((len(archs), 0))
+        cell = self.space.name == "nasbench201"
+        return Rows(
+            work=work,
+            counts=np.concatenate([self.counts(each) for each in codes], axis=1),
+            options=np.concatenate([self.options(each) for each in codes], axis=1),
+            depth=cell_depth(codes[-1]) if cell else np.zeros((len(archs), 0)),
+        )
 
     def sums(self, codes: np.ndarray) -> np.ndarray:
         """(n, quantities) of encoded networks, from the table."""
         assert self.table is not None
-        return sum(self.table[:, i, codes[:, i]] for i in range(codes.shape[1])).T / self.scale
+        return np.sum([self.table[:, i, codes[:, i]] for i in range(codes.shape[1])], axis=0).T / self.scale
 
-    def codes(self, archs: Sequence[Arch]) -> list[np.ndarray]:
-        """Each encoding of the networks, (n, decisions) option indices."""
-        raw = np.array(archs, dtype=np.int64).reshape(len(archs), len(self.space.choices))
-        return [encode(raw) for encode in self.encodings]
+    def options(self, codes: np.ndarray) -> np.ndarray:
+        """(n, options) which option each decision takes, over the number of decisions."""
+        sizes = [len(options) for options in self.space.choices.values()]
+        taken = [codes[:, i, None] == np.arange(size) for i, size in enumerate(sizes)]
+        return np.concatenate(taken, axis=1) / len(sizes)
 
-    def options(self, archs: Sequence[Arch]) -> np.ndarray:
-        """(n, columns) which option each decision takes, over the number of decisions; for every encoding."""
-        found = []
-        for codes in self.codes(archs):
-            for i, options in enumerate(self.space.choices.values()):
-                found.append(codes[:, i, None] == np.arange(len(options)))
-        return np.concatenate(found, axis=1) / len(self.space.choices)
-
-    def counts(self, archs: Sequence[Arch]) -> np.ndarray:
-        """(n, columns) how often each option is taken among the decisions that offer the same, as a share of them."""
+    def counts(self, codes: np.ndarray) -> np.ndarray:
+        """(n, options) how often each option is taken among the decisions that offer the same, as a share of them."""
         groups: dict[tuple[object, ...], list[int]] = {}
         for i, offered in enumerate(self.space.choices.values()):
             groups.setdefault(offered, []).append(i)
-        found = []
-        for codes in self.codes(archs):
-            for offered, places in groups.items():
-                found += [(codes[:, places] == k).mean(axis=1) for k in range(len(offered))]
+        found = [(codes[:, at] == k).mean(axis=1) for offered, at in groups.items() for k in range(len(offered))]
         return np.stack(found, axis=1)
-
-    def depth(self, archs: Sequence[Arch]) -> np.ndarray:
-        """(n, columns) longest chain, joins and reachable nodes of a cell; no columns where a network is a chain."""
-        if self.space.name != "nasbench201":
-            return np.zeros((len(archs), 0))
-        return cell_depth(self.codes(archs)[-1])
 
 
 @lru_cache(maxsize=8)
@@ -208,7 +215,7 @@ def _summed(
             if k != base[i]:
                 table[:, i, k] = quantities(operations(space, (*base[:i], k, *base[i + 1 :])), *knees) - start
     draft = Workload(space, encodings, table, np.ones(len(start)), knees)
-    expected = start + draft.sums(draft.codes(drawn)[-1])
+    expected = start + draft.sums(encodings[-1](np.array(drawn, dtype=np.int64)))
     true = np.array([quantities(ops, *knees) for ops in seen])
     error = np.abs(expected - true) / np.maximum(np.maximum(true, true.mean(axis=0)), 1e-9)
     macs = list(range(3, 3 + len(FAMILIES)))
@@ -221,9 +228,9 @@ def _summed(
     kept = scale > 0
     table, scale = table[kept], scale[kept]
     rng = np.random.default_rng(1)
-    raw = [tuple(int(rng.integers(size)) for size in sizes) for _ in range(50)]
+    raw = np.column_stack([rng.integers(size, size=50) for size in sizes])
     made = Workload(space, encodings, table, scale, knees)
-    rows = [made.sums(codes) for codes in made.codes(raw)]
+    rows = [made.sums(encode(raw)) for encode in encodings]
     if len(rows) > 1 and np.allclose(rows[0], rows[1]):
         return Workload(space, encodings[:1], table, scale, knees)
     return made

@@ -93,6 +93,7 @@ def search_supernet(
                     weight_part,
                     arch_part,
                     target=target,
+                    penalty=penalty,
                     checkpoint=checkpoint,
                     settings=tas_settings(settings, epochs),
                     **common,
@@ -173,10 +174,13 @@ def step_seconds(
     return float(np.median(np.diff(begun))) if len(begun) > 1 else 1.0
 
 
-def tas_target(space: SearchSpace, limits: Mapping[str, float]) -> float:
-    """The share of the full network's multiply-adds that the limit on them allows; half without a limit."""
+def tas_target(space: SearchSpace, limits: Mapping[str, float]) -> float | None:
+    """The share of the full network's multiply-adds that the limit on them allows; half where nothing is limited.
+
+    None where other costs are limited alone: these steer then.
+    """
     if "macs" not in limits:
-        return 0.5
+        return None if limits else 0.5
     return float(min(max(limits["macs"] / full_macs(relax(space, "tas")) * 0.95, 0.02), 0.98))
 
 

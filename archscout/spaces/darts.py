@@ -85,7 +85,7 @@ def darts(input_shape: Shape, classes: int, channels: int | None = None, layers:
         arch = tuple(options.index(picks[name]) for name, options in choices.items())
         return Network(canonical(arch), input_shape, classes, width, depth)
 
-    def relax(cells: int = 8, channels: int = 16, **options: Any) -> nn.Module:
+    def relax(cells: int = min(8, depth), channels: int = min(16, width), **options: Any) -> nn.Module:
         from archscout.supernets.darts import SuperNetwork
 
         return SuperNetwork(input_shape, classes, channels, cells, **options)

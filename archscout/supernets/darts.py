@@ -100,7 +100,8 @@ class MixedCell(nn.Module):
 class SuperNetwork(nn.Module):
     """The whole network of mixed cells; `alphas` (28, 8): the 14 edges of normal cells, then those of reduction cells.
 
-    channels, cells:  16 and 8 in the published search, where the network that is built in the end has 36 and 20.
+    channels, cells:  16 and 8 in the published search, where the network that is built in the end has 36 and 20; the
+                      supernet of a space of smaller networks is no larger than these.
     allowed:          of each decision, the operations it has (places in OPS), one besides `none` at least; default all.
 
     derive: of each node the two edges stay whose strongest operation besides `none` is strongest, each with that

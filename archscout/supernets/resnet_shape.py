@@ -115,7 +115,7 @@ class SuperNetwork(nn.Module):
 
         Exact for a one-hot choice.
         """
-        (inputs, height, side), classes, depth, width = self.arguments
+        (inputs, height, side), classes, depth, _ = self.arguments
         wide = {}
         for place, name in enumerate(self.names):
             layer: MixedConv = self.layers[name.replace(".", "_")]  # type: ignore[assignment]
