@@ -338,7 +338,7 @@ def test_bad_files_of_a_kit(change: Callable[[dict[str, Any]], Any], told: str, 
         ("arch,ms,energy_kWh\nresnet8-w8,3,1\n", "names no unit of energy; wanted uJ, mJ or J"),
         ("arch,ms,us\nresnet8-w8,3,3000\n", "several columns of latency"),
         ("network,ms\nresnet8-w8,3\n", "has the columns network, ms; wanted arch"),
-        ("arch,ms\nresnet8-w8,-2\n", "line 2 of .*latency -2.0 is not above zero; write -1 where it is missing"),
+        ("arch,ms\nresnet8-w8,-2\n", "line 2 of .*latency -2.0 is not above zero; wanted us, ms or s, or -1 where it is missing"),
         ("arch,ms\nresnet8-w8,0\n", "not above zero"),
         ("arch,ms\nresnet8-w8,fast\n", "line 2 of .*'fast' is no latency"),
         ("arch,ms\nresnet8-w8,inf\n", "not above zero"),
@@ -482,7 +482,8 @@ def test_limits_hold_at_the_safe_end(tmp_path: Path) -> None:
     add_device("board", written(tmp_path / "m.json", measured(rows)), power="2W")
     import dataclasses
 
-    sure = find_profile("board")
+    few = find_profile("board")  # forty networks of one space: each prediction has an interval of its own
+    sure = dataclasses.replace(few, few={})
     doubtful = dataclasses.replace(sure, half_width=0.5)
     space = SPACES["mobilenet"](SHAPE, 10)
     arch = space.parse(rows[3]["arch"])
@@ -493,6 +494,10 @@ def test_limits_hold_at_the_safe_end(tmp_path: Path) -> None:
             assert (costs["violation"] <= 0) == feasible
             assert costs[name] == pytest.approx(latency * unit)
     assert Costing(space, {"power": 2.0}, doubtful)(arch)["violation"] == 0  # a stated power has no error
+    alone = Costing(space, {}, few)(arch)
+    for share, feasible in ((0.5, False), (1.01, True)):
+        limit = alone["latency"] + share * (alone["latency_high"] - alone["latency"])
+        assert (Costing(space, {"latency": limit}, few)(arch)["violation"] <= 0) == feasible
     within = Costing(space, {}, doubtful)
     within(arch)
     assert within.within({"latency": 1.2 * latency})(arch)["violation"] > 0

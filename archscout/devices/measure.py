@@ -116,7 +116,7 @@ def measure_network(
     found = summary(samples, interrupted, device=name, runtime=runtime, threads=threads, batch=batch)
     if meter and joules > 0:
         energy = 1e3 * joules / len(samples)
-        power = 1e6 * joules / sum(samples)
+        power = 1e3 * joules / sum(samples)  # milliseconds
     else:
         power, stated = stated_power(device, threads)
         if watts is not None:
