@@ -61,12 +61,12 @@ def executor(
              from global generators unless it restores them.
     threads: torch and BLAS threads of each call. Results are equal for every `workers` at equal `threads`.
     timeout: seconds after which one item is stopped at the cost of that item only; its failure says "took longer than
-             60 s". In this process nothing can be stopped, so with workers=0 it has no effect.
+             60 s". With workers=0 it stops what `Limit` can stop.
 
-    An exception costs its item only (failure "ValueError: ..."), so does the death of a worker (no memory, a crash).
-    On Ray such an item is tried a second time, since its machine may have gone. Overhead: a fraction of a millisecond
-    per item between processes. Raises UserError for work that cannot be sent, for workers that cannot start, and where
-    Ray is missing.
+    An exception costs its item only (failure "ValueError: ..."). Where a worker dies (no memory, a crash, a kill), its
+    item is tried once more, and costs itself only if that one dies too; what a lost machine of a Ray cluster had is
+    tried elsewhere. Overhead: a fraction of a millisecond per item between processes. Raises UserError for work that
+    cannot be sent, for workers that cannot start, and where Ray is missing.
     """
     if threads < 1 or (timeout is not None and not timeout > 0):
         raise UserError(f"wanted threads >= 1 and timeout > 0 seconds, got threads={threads} and timeout={timeout}")
@@ -80,7 +80,7 @@ def executor(
     elif workers < 0:
         raise UserError(f"wanted workers >= 0, got {workers}: 0 is this process")
     elif workers == 0:
-        yield _Here(work, threads)
+        yield _Here(work, threads, timeout)
     else:
         processes = _Processes(workers, work, threads, timeout)
         try:
@@ -92,17 +92,64 @@ def executor(
 class _Here:
     """This process; its thread counts are as before whenever the caller has the word."""
 
-    def __init__(self, work: Callable[[Any], Any], threads: int) -> None:
+    def __init__(self, work: Callable[[Any], Any], threads: int, timeout: float | None) -> None:
         from threadpoolctl import ThreadpoolController
 
-        self._work, self._threads = work, threads
+        self._work, self._threads, self._timeout = work, threads, timeout
         self._blas = ThreadpoolController()
 
     def map(self, items: Iterable[Any], timeout: float | None = SAME) -> Iterator[Outcome]:
+        limit = self._timeout if timeout == SAME else timeout
         for item in items:
-            with self._blas.limit(limits=self._threads, user_api="blas"), _torch_threads(self._threads):
-                value, failure, seconds = attempt(self._work, item)
-            yield Outcome(value, failure, seconds)
+            start = time.perf_counter()
+            try:
+                with (
+                    self._blas.limit(limits=self._threads, user_api="blas"),
+                    _torch_threads(self._threads),
+                    Limit(limit),
+                ):
+                    outcome = Outcome(*attempt(self._work, item))
+            except Overdue:
+                outcome = too_long(limit, time.perf_counter() - start)
+            yield outcome
+
+
+class Overdue(BaseException):
+    """Something took longer than it was allowed to; no Exception, so that nothing on the way takes it for one."""
+
+
+class Limit:
+    """Raises Overdue inside its block after some seconds, again and again until the block is left.
+
+    Use it around what a person's own code may do for ever, in this process. It works by the alarm signal, so only in
+    the main thread and not on Windows; elsewhere, and for None, it does nothing. One long call of compiled code is not
+    interrupted: Overdue comes when it returns. Costs some microseconds. Another alarm that was set goes on after it.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds, self._on = seconds, False
+
+    def __enter__(self) -> Limit:
+        usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+        if self._seconds is None or not usable or signal.getsignal(signal.SIGALRM) is None:
+            return self
+        self._since = time.monotonic()
+        self._before = signal.signal(signal.SIGALRM, self._ring)
+        self._other = signal.setitimer(signal.ITIMER_REAL, self._seconds, 1.0)
+        self._on = True
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._on:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
+            left, every = self._other
+            if left:
+                signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - self._since), 1e-3), every)
+
+    def _ring(self, number: int, frame: Any) -> None:
+        if frame is None or frame.f_code not in (Limit.__enter__.__code__, Limit.__exit__.__code__):
+            raise Overdue
 
 
 @contextmanager
@@ -123,7 +170,7 @@ def attempt(work: Callable[[Any], Any], item: Any) -> tuple[Any, str | None, flo
     try:
         value, failure = work(item), None
     except (Exception, SystemExit) as error:
-        value, failure = None, _reason(error)
+        value, failure = None, reason(error)
     return value, failure, time.perf_counter() - start
 
 
@@ -133,7 +180,7 @@ def packed_attempt(work: Callable[[Any], Any], item: Any) -> tuple[bytes, str | 
     try:
         return pickle.dumps(value), failure, seconds
     except Exception as error:
-        return pickle.dumps(None), f"the value cannot be sent back from a worker: {_reason(error)}", seconds
+        return pickle.dumps(None), f"the value cannot be sent back from a worker: {reason(error)}", seconds
 
 
 def unpacked(answer: tuple[bytes, str | None, float]) -> Outcome:
@@ -146,7 +193,8 @@ def too_long(timeout: float | None, seconds: float) -> Outcome:
     return Outcome(None, f"took longer than {timeout:g} s", seconds)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """One line of at most 500 characters that says what an exception was."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
@@ -157,7 +205,7 @@ def _pickled(work: Any) -> bytes:
         return cloudpickle.dumps(work)
     except (pickle.PicklingError, AttributeError, TypeError, NotImplementedError) as error:
         raise UserError(
-            f"cannot send the work to worker processes ({_reason(error)}): leave open files, locks and the like out of "
+            f"cannot send the work to worker processes ({reason(error)}): leave open files, locks and the like out of "
             "your own methods, or use workers=0"
         ) from None
 
@@ -189,11 +237,12 @@ class _Context(multiprocessing.context.SpawnContext):
 
 @dataclass
 class _Handed:
-    """An item on its way; without a future it is still to be scheduled."""
+    """An item on its way; without a future it is still to be scheduled. `deaths`: workers that ended with it."""
 
     item: Any
     future: Any = None
     since: float = 0.0
+    deaths: int = 0
 
 
 class _Processes:
@@ -242,12 +291,14 @@ class _Processes:
                         if handed.future is None:
                             handed.future, handed.since = self._schedule(handed.item), time.perf_counter()
                     outcome = self._taken(waiting[0])
+                    if outcome is None:
+                        continue
                 except RuntimeError as error:  # pebble gave its processes up: what is not done starts again in new ones
                     broken += 1
                     self.stop()
                     if broken > 2:
                         raise UserError(
-                            f"worker processes end while they start ({_reason(error)}): use fewer workers, if memory "
+                            f"worker processes end while they start ({reason(error)}): use fewer workers, if memory "
                             "is short, or workers=0"
                         ) from None
                     for handed in waiting:
@@ -261,7 +312,8 @@ class _Processes:
             if waiting:  # given up half-way; cancelling one by one would restart a worker for each
                 self.stop()
 
-    def _taken(self, handed: _Handed) -> Outcome:
+    def _taken(self, handed: _Handed) -> Outcome | None:
+        """What became of an item; None if its worker died for the first time, and it is to be scheduled again."""
         from pebble import ProcessExpired
 
         since = handed.since
@@ -270,9 +322,13 @@ class _Processes:
         except FutureTimeoutError:
             return too_long(self._timeout, time.perf_counter() - since)
         except ProcessExpired:
-            return Outcome(None, DIED, time.perf_counter() - since)
+            handed.deaths += 1
+            if handed.deaths > 1:
+                return Outcome(None, DIED, time.perf_counter() - since)
+            handed.future = None
+            return None
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            return Outcome(None, f"the item cannot be sent to a worker: {_reason(error)}", time.perf_counter() - since)
+            return Outcome(None, f"the item cannot be sent to a worker: {reason(error)}", time.perf_counter() - since)
         if isinstance(answer, str):
             raise UserError(f"a worker cannot load the work ({answer}): make it importable there, or use workers=0")
         return unpacked(answer)
@@ -296,7 +352,7 @@ def _start_worker(payload: bytes, threads: int) -> None:
         threadpool_limits(threads, user_api="blas")
         _in_worker["work"] = pickle.loads(payload)
     except Exception as error:
-        _in_worker["failure"] = _reason(error)
+        _in_worker["failure"] = reason(error)
 
 
 def _end_with(parent: Any) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 import tomllib
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -74,16 +76,16 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         facts["plan_changes"] = [v for k, v in events.items() if k.startswith("plan-change/")]
     if result.candidates:
         finalists = {r["arch"] for r in records if r["role"] != "baseline"}
-        facts["candidates"] = [{**c, "finalist": c["arch"] in finalists} for c in result.candidates]
+        facts["candidates"] = shown = copy.copy(result.candidates)
+        shown.finalists = finalists
         facts["cost_axis"] = (events.get("goal") or {}).get("cost_axis", "macs")
         facts["directions"] = (events.get("goal") or {}).get("directions", {})
         facts["failures"] = [
-            {"arch": c["arch"], "reason": f"{name}: {reason}"}
-            for c in result.candidates
-            for name, reason in c["failures"].items()
-        ][:200]
+            {"arch": arch, "reason": f"{name}: {reason}"} for arch, name, reason in result.candidates.reasons(200)
+        ]
     if records:
-        by_arch = {c["arch"]: c for c in result.candidates}
+        verified = {r["arch"] for r in records}
+        by_arch = {c["arch"]: c for c in result.candidates if c["arch"] in verified}
         won = events.get("winner") or {}
         facts["entrants"] = [
             {
@@ -228,13 +230,17 @@ def held(name: str, found: dict[str, Any]) -> str:
     return f"{said}ABOVE the limit of {limit}{'' if target else ' (when it was admitted it measured below)'}."
 
 
-def measured_latency(events: dict[str, Any], key: str) -> float | None:
+def measured_latency(events: Mapping[str, Any], key: str) -> float | None:
     """The milliseconds that an entrant measured before verification, None where no limit asked for it."""
     found = events.get(f"measured/{key}")
-    return found["latency"]["median"] if found else (events.get(f"latency/{key}") or {}).get("median")
+    return (
+        found["latency"]["median"]
+        if found and "latency" in found
+        else (events.get(f"latency/{key}") or {}).get("median")
+    )
 
 
-def target_facts(events: dict[str, Any], costs: dict[str, Any]) -> dict[str, Any] | None:
+def target_facts(events: Mapping[str, Any], costs: dict[str, Any]) -> dict[str, Any] | None:
     """The other device that the limits are of: its name, what is predicted of the winner, and what was measured there.
 
     predicted, most: costs, and the safe end of their intervals.  measured: costs, empty until `archscout device check`.
@@ -257,7 +263,7 @@ def target_facts(events: dict[str, Any], costs: dict[str, Any]) -> dict[str, Any
     }
 
 
-def stages(events: dict[str, Any], config: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def stages(events: Mapping[str, Any], config: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """Seconds and energy (mJ) of each stage, from the moments at which they ended and the power meanwhile.
 
     Where no meter was read, the power is that of as many busy cores as the stage had threads; see devices.energy.
@@ -287,7 +293,7 @@ def busy(stage: str, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def search_cost(
-    events: dict[str, Any], candidates: list[dict[str, Any]], spent: list[dict[str, Any]]
+    events: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]], spent: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
     """The energy of a run (mJ), whether all of it was metered, and what training every candidate would have cost.
 
@@ -369,4 +375,4 @@ def pictures(folder: Path) -> dict[str, str]:
 
 def facts_json(folder: str | Path) -> str:
     """The facts as JSON text."""
-    return json.dumps(facts_of(folder), indent=1)
+    return json.dumps(facts_of(folder), indent=1, default=list)

@@ -22,8 +22,10 @@ import json
 import math
 import re
 import shlex
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -944,33 +946,54 @@ def pareto(rank: np.ndarray, cost: np.ndarray) -> np.ndarray:
 
 
 def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
-    everyone = list(facts.get("candidates") or ())
+    everyone = facts.get("candidates") or ()
     if not everyone:
         return "Left out: no candidate was scored."
-    ranked = [c for c in everyone if _number(c.get("rank")) and c.get("feasible", True)]
-    if not ranked:
+
+    def has_rank(candidate: Mapping[str, Any]) -> bool:
+        return _number(candidate.get("rank")) and candidate.get("feasible", True)
+
+    first = list(islice(filter(has_rank, everyone), 100))
+    if not first:
         return f"Left out: none of the {len(everyone):,} candidates has a rank."
-    axes = list(dict.fromkeys(name for c in ranked[:100] for name, v in (c.get("costs") or {}).items() if _number(v)))
-    first = facts.get("cost_axis")
-    axes = ([first] if first in axes else []) + [name for name in axes if name != first]
+    axes = list(dict.fromkeys(name for c in first for name, v in (c.get("costs") or {}).items() if _number(v)))
+    limited = facts.get("cost_axis")
+    axes = ([limited] if limited in axes else []) + [name for name in axes if name != limited]
     if not axes:
         return "Left out: the candidates have no costs."
     summary = facts.get("summary") or {}
     winner = summary.get("winner")
     if summary.get("winner_role") == "baseline":  # of another space, where the same text may name another network
         winner = None
-    rank = np.array([c["rank"] for c in ranked], float)
-    costs = {
-        axis: np.array([v if _number(v := (c.get("costs") or {}).get(axis)) else np.nan for c in ranked], float)
-        for axis in axes
-    }
+    places, ranks, over = (
+        array("q"),
+        array("d"),
+        0,
+    )  # columns, since there may be many: a dict is made where it is drawn
+    columns = {axis: array("d") for axis in axes}
+    marked: set[int] = set()
+    fronted: set[int] = set()
+    for place, c in enumerate(everyone):
+        over += not c.get("feasible", True) and not c.get("failures")
+        if not has_rank(c):
+            continue
+        for axis in axes:
+            value = (c.get("costs") or {}).get(axis)
+            columns[axis].append(float(value) if value is not None and _number(value) else math.nan)
+        if c.get("finalist") or c.get("arch") == winner:
+            marked.add(len(places))
+        if c.get("front"):
+            fronted.add(len(places))
+        places.append(place)
+        ranks.append(c["rank"])
+    rank, costs = np.array(ranks), {axis: np.array(column) for axis, column in columns.items()}
+    ranked = _Picked(everyone, places)
     fronts = {}
     for axis in axes:
         known = np.flatnonzero(np.isfinite(costs[axis]))
         fronts[axis] = known[pareto(rank[known], costs[axis][known])]
     keep = {int(i) for front in fronts.values() for i in front}
-    marked = {i for i, c in enumerate(ranked) if c.get("finalist") or c.get("arch") == winner}
-    keep |= marked | {i for i, c in enumerate(ranked) if c.get("front")}
+    keep |= marked | fronted
     thinned = len(ranked) > DRAWN
     by_rank = np.argsort(rank, kind="stable")
     if thinned:
@@ -980,7 +1003,7 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         keep |= {rest[i] for i in np.unique(spread)}
     else:
         keep = set(range(len(ranked)))
-    scores = list(dict.fromkeys(name for c in ranked[:100] for name in (c.get("scores") or {})))
+    scores = list(dict.fromkeys(name for c in first for name in (c.get("scores") or {})))
     box = "<b>%{customdata[0]}</b><br>rank %{y} of " + f"{len(ranked):,}"
     for k, axis in enumerate(axes):
         box += f"<br>{_label(axis)} %{{customdata[{1 + k}]}}"
@@ -997,11 +1020,11 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
             "y": [ranked[i]["rank"] for i in members],
             "customdata": [
                 [
-                    _wrapped(str(ranked[i].get("arch", ""))),
-                    *(quantity((ranked[i].get("costs") or {}).get(axis), axis) for axis in axes),
-                    *(digits((ranked[i].get("scores") or {}).get(score), 4) for score in scores[:16]),
+                    _wrapped(str(c.get("arch", ""))),
+                    *(quantity((c.get("costs") or {}).get(axis), axis) for axis in axes),
+                    *(digits((c.get("scores") or {}).get(score), 4) for score in scores[:16]),
                 ]
-                for i in members
+                for c in map(ranked.__getitem__, members)
             ],
             "hovertemplate": box,
             **style,
@@ -1077,7 +1100,7 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         "log": span,
         "total": len(everyone),
         "ranked": len(ranked),
-        "over": sum(1 for c in everyone if not c.get("feasible", True)),
+        "over": over,
         "drawn": len(ordered) if thinned else None,
         "best": DRAWN // 8,
         "on_front": len(fronts[axes[0]]),
@@ -1097,6 +1120,19 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         ],
         "more": max(0, len(members) - 60),
     }
+
+
+class _Picked:
+    """Some entries of a sequence, by place among them; an entry is made when it is read."""
+
+    def __init__(self, whole: Sequence[Mapping[str, Any]], places: Sequence[int]) -> None:
+        self._whole, self._places = whole, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: int) -> Mapping[str, Any]:
+        return self._whole[self._places[i]]
 
 
 def _rank_axis(top: float, log: bool) -> dict[str, Any]:

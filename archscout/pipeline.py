@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from archscout.aggregate import rank_pool
 from archscout.audit import audit
 from archscout.batches import draw
 from archscout.config import Config, make_config, read_toml
@@ -38,11 +37,11 @@ from archscout.devices.profile import Profile, measure_profile
 from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
 from archscout.errors import UserError
-from archscout.execute import executor
+from archscout.execute import Limit, Overdue, executor
 from archscout.fit import Fit, evaluate, fit
 from archscout.naming import find, word
 from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts
-from archscout.probe import Batch
+from archscout.probe import Batch, reason
 from archscout.progress import progress
 from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
 from archscout.proxies import DEFAULT
@@ -370,7 +369,10 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
     only = run.recall("only")
     if only:
         arch = space.parse(only["arch"])
-        entrant = Entrant(space, arch, "given", Costing(space, {})(arch))
+        counted = Costing(space, {}, patience=config.timeout)
+        entrant = Entrant(space, arch, "given", counted(arch))
+        if counted.failures:
+            raise UserError(f"{only['arch']} of space '{space.name}' cannot be built: {counted.failures.popitem()[1]}")
         plan = plan_counts(config) if config.budget is None or config.epochs is not None else None
         run.once(
             "only_winner",
@@ -397,7 +399,7 @@ def choose_network(
     with progress("measuring this device", None):
         profile = Profile.from_json(run.once("profile", lambda: device_profile(config, space).to_json()))
     clock.stage_done("profile")
-    costing = Costing(space, limits, profile)
+    costing = Costing(space, limits, profile, patience=config.timeout)
     draws = within_limits(costing)
     rng = np.random.default_rng([config.seed, 1])
     sampled = require_feasible(costing, [draws.sample(rng) for _ in range(48)])
@@ -416,12 +418,12 @@ def choose_network(
         if plan.training_limit is not None:
             costing = costing.within({**limits, "training": plan.training_limit})
         if methods.strategy in DIFFERENTIABLE.values():
-            trials = train_supernet_of(run, config, methods, data, costing, plan, embeddings)
+            ranked = train_supernet_of(run, config, methods, data, costing, plan, embeddings)
         else:
-            trials = score_candidates(run, config, methods, costing, plan, pool, clock)
+            ranked = score_candidates(run, config, methods, costing, plan, pool, clock)
         slow = baseline_limit(plan, config.budget)
         slack = limits if slow is None else {**limits, "training": slow}
-        entrants = shortlist(run, config, methods, costing, Costing(rival, slack, profile), trials, plan)
+        entrants = shortlist(run, config, methods, costing, Costing(rival, slack, profile), ranked, plan)
         score_controls(run, space, entrants, pool)
         clock.stage_done("score")
         total = sum(plan_jobs(plan, len(entrants)))
@@ -529,8 +531,8 @@ def make_plan(
 
 def score_candidates(
     run: Run, config: Config, methods: Methods, costing: Costing, plan: Plan, pool: Any, clock: Clock
-) -> list[dict[str, Any]]:
-    """The logged trials of the zero-shot stage, each with its rank among the scored ones."""
+) -> list[Arch]:
+    """The architectures that the zero-shot stage scored, best first; ties by parameters, then by text."""
     directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
     costs = tuple(name for name in config.limits if name in COSTS) or ("macs",)
     run.once("goal", lambda: {"directions": directions, "cost_axis": costs[0]})
@@ -547,19 +549,19 @@ def score_candidates(
             on_progress=lambda n, best: bar.advance(n, best=best),
             out_of_time=lambda: ends is not None and clock.spent() > ends,
         )
-    scored = [trial for trial in trials if trial.get("scores")]
-    if not scored:
-        failures = next((t["failures"] for t in trials if t.get("failures")), "no feasible network was proposed")
-        raise UserError(f"none of {len(trials)} proposals could be scored: {failures}")
-    for trial, rank in zip(scored, rank_pool([t["scores"] for t in scored], directions), strict=True):
-        trial["rank"] = int(rank)
-    return trials
+    places, ranks = trials.ranked(directions)
+    if not len(places):
+        why = "; ".join((trials.why() or {"": "no feasible network was proposed"}).values())
+        raise UserError(f"none of {len(trials)} proposals could be scored: {why}")
+    scored = zip(ranks.tolist(), (trials.archs[place] for place in places.tolist()), strict=True)
+    text = costing.space.format
+    return [arch for _, arch in sorted(scored, key=lambda one: (one[0], costing(one[1])["params"], text(one[1])))]
 
 
 def train_supernet_of(
     run: Run, config: Config, methods: Methods, data: Data, costing: Costing, plan: Plan, embeddings: str | None
-) -> list[dict[str, Any]]:
-    """What a differentiable strategy finds, as the only ranked trial."""
+) -> list[Arch]:
+    """What a differentiable strategy finds, as the only architecture that is ranked."""
     from archscout.differentiable.stage import search_supernet
 
     run.once("goal", lambda: {"directions": {}, "cost_axis": next(iter(config.limits), "macs")})
@@ -567,7 +569,7 @@ def train_supernet_of(
         run, config, methods.strategy, data, costing, seconds=plan.seconds.get("score"), select=methods.select,
         embeddings=embeddings,
     )  # fmt: skip
-    return [{"arch": costing.space.format(arch), "rank": 1, "costs": costing(arch), "scores": {}}]
+    return [arch]
 
 
 def shortlist(
@@ -576,29 +578,25 @@ def shortlist(
     methods: Methods,
     costing: Costing,
     rival: Costing,
-    trials: Sequence[dict[str, Any]],
+    ranked: Sequence[Arch],
     plan: Plan,
 ) -> list[Entrant]:
-    """The finalists by rank, and the controls beside them.
+    """The finalists, the first of `ranked`, and the controls beside them.
 
     Under a limit on latency, energy or power each is measured before it enters, unless the limit is of another device.
     """
-    space = costing.space
     profile = costing.profile
     timed = [name for name in ("latency", "energy", "power") if name in config.limits]
     nearest = dict.fromkeys(timed, np.inf)
-    ranked = sorted((t for t in trials if "rank" in t), key=lambda t: (t["rank"], t["costs"]["params"], t["arch"]))
 
     def admitted(of: Costing, arch: Arch) -> bool:
         if not timed or (profile is not None and profile.target):
             return True
         key = f"{of.space.name}/{of.space.format(arch)}"
-        found = run.once(
-            f"measured/{key}",
-            lambda: energy_facts(
-                initialise(of.space, arch, 0), of.space.input_shape, config.device, config.threads, seconds=0.4
-            ),
-        )
+        found = run.once(f"measured/{key}", lambda: measured_alone(of.space, arch, config))
+        if "failure" in found:
+            log.warning("%s was not admitted: %s", key, found["failure"])
+            return False
         values = {**found, "latency": found["latency"]["median"]}
         for name in timed:
             nearest[name] = min(nearest[name], values[name])
@@ -610,8 +608,8 @@ def shortlist(
         if all((e.space, e.arch) != (of.space, arch) for e in entrants):
             entrants.append(Entrant(of.space, arch, role, of(arch)))
 
-    for trial in ranked[: 4 * plan.finalists + 16]:
-        if len(entrants) < plan.finalists and admitted(costing, arch := space.parse(trial["arch"])):
+    for arch in ranked[: 4 * plan.finalists + 16]:
+        if len(entrants) < plan.finalists and admitted(costing, arch):
             enter(costing, arch, "finalist")
     if not entrants:
         wanted = ", ".join(f"{name}={format_cost(name, config.limits[name])}" for name in timed)
@@ -620,7 +618,7 @@ def shortlist(
             f"the best {min(len(ranked), 4 * plan.finalists + 16)} candidates all measure above the limit {wanted} "
             f"(least measured: {found}); raise it"
         )
-    big = largest_within(costing, [space.parse(t["arch"]) for t in ranked], config.seed)
+    big = largest_within(costing, ranked, config.seed)
     if big is not None and admitted(costing, big):
         enter(costing, big, "largest")
     rng = np.random.default_rng([config.seed, 2])
@@ -637,6 +635,19 @@ def shortlist(
     else:
         log.warning("no plain baseline network fits the limits; none stands beside the winner")
     return entrants
+
+
+def measured_alone(space: SearchSpace, arch: Arch, config: Config) -> dict[str, Any]:
+    """The energy facts of an architecture with random weights, or {"failure": why}."""
+    try:
+        with Limit(config.timeout):
+            return energy_facts(
+                initialise(space, arch, 0), space.input_shape, config.device, config.threads, seconds=0.4
+            )
+    except Overdue:
+        return {"failure": f"measuring it took longer than {config.timeout:g} s"}
+    except Exception as error:  # no memory, or a network that cannot run here
+        return {"failure": reason(error)}
 
 
 def energy_facts(model: torch.nn.Module, shape: Any, device: str, threads: int, seconds: float) -> dict[str, Any]:

@@ -10,18 +10,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from archscout.aggregate import rank_pool
+from archscout.aggregate import rank_rows
 from archscout.costs import COSTS, available
 from archscout.costs.limits import format_cost, violation
 from archscout.costs.trace import Trace, trace
 from archscout.devices.profile import Profile
 from archscout.errors import UserError
+from archscout.execute import Limit, Overdue
+from archscout.probe import reason
+from archscout.rows import Keyed, Rows
 from archscout.run import Run
 from archscout.space import Arch, SearchSpace
 
 log = logging.getLogger("archscout")
 
 GENERATION = 16  # proposals asked at once; fixed, so that results never depend on the number of workers
+BROKEN = 1e9  # the violation of an architecture whose network cannot be built
 
 
 @dataclass
@@ -29,13 +33,18 @@ class Costing:
     """The costs of architectures of one space, each computed once: counted ones, and predicted ones with a profile.
 
     Call it with an architecture; the answer also has `violation` (0 = within limits). Predicted costs are held against
-    their limits at the safe end of their interval (`Profile.upper`). About 10 to 20 ms for a new one.
+    their limits at the safe end of their interval (`Profile.upper`). About 10 to 20 ms for a new one, and 0.2 kB.
+
+    A network that cannot be built, or not within `patience` seconds, has no costs and the violation BROKEN, so that it
+    is passed over like one above a limit; `failures` says why.
     """
 
     space: SearchSpace
     limits: Mapping[str, float]
     profile: Profile | None = None
-    known: dict[Arch, dict[str, float]] = field(default_factory=dict)
+    known: Keyed[Arch] = field(default_factory=Keyed)
+    failures: dict[Arch, str] = field(default_factory=dict)
+    patience: float | None = 120.0
 
     def __post_init__(self) -> None:
         for name in self.limits:
@@ -52,10 +61,11 @@ class Costing:
 
     def within(self, limits: Mapping[str, float]) -> Costing:
         """The same costs under other limits."""
-        known = {
-            arch: {**costs, "violation": violation(self.upper(costs), limits)} for arch, costs in self.known.items()
-        }
-        return Costing(self.space, limits, self.profile, known)
+        known: Keyed[Arch] = Keyed()
+        for arch, costs in self.known.items():
+            over = BROKEN if arch in self.failures else violation(self.upper(costs), limits)
+            known[arch] = {**costs, "violation": over}
+        return Costing(self.space, limits, self.profile, known, dict(self.failures), self.patience)
 
     def upper(self, costs: Mapping[str, float]) -> Mapping[str, float]:
         """The costs as they are held against limits: those that are predicted at the safe end of their interval."""
@@ -77,16 +87,31 @@ class Costing:
     def __call__(self, arch: Arch) -> dict[str, float]:
         key = self.space.canonical(arch)
         if key not in self.known:
-            seen = self.trace(key)
-            costs = {name: float(COSTS[name].compute(seen, self.profile)) for name in available(self.profile)}
-            if self.few_shot is not None and self.profile is not None:
-                costs["latency"], costs["latency_high"] = self.few_shot(key)
-                if "energy" in costs:
-                    costs["energy"] = costs["latency"] * costs["power"]
-            if self.profile:
-                costs["training"] = float(self.profile.training(seen))
-            self.known[key] = {**costs, "violation": violation(self.upper(costs), self.limits)}
+            try:
+                with Limit(self.patience):
+                    costs = self._computed(key)
+                self.known[key] = {**costs, "violation": violation(self.upper(costs), self.limits)}
+            except Overdue:
+                self.fail(key, f"building it took longer than {self.patience:g} s")
+            except Exception as error:
+                self.fail(key, reason(error))
         return self.known[key]
+
+    def fail(self, key: Arch, why: str) -> None:
+        """Keeps that the network of a canonical architecture cannot be built."""
+        self.failures[key] = why
+        self.known[key] = {"violation": BROKEN}
+
+    def _computed(self, key: Arch) -> dict[str, float]:
+        seen = self.trace(key)
+        costs = {name: float(COSTS[name].compute(seen, self.profile)) for name in available(self.profile)}
+        if self.few_shot is not None and self.profile is not None:
+            costs["latency"], costs["latency_high"] = self.few_shot(key)
+            if "energy" in costs:
+                costs["energy"] = costs["latency"] * costs["power"]
+        if self.profile:
+            costs["training"] = float(self.profile.training(seen))
+        return costs
 
 
 def feasible_sampler(costing: Costing, tries: int = 20, steps: int = 60) -> Callable[[np.random.Generator], Arch]:
@@ -125,9 +150,12 @@ def within_limits(costing: Costing) -> SearchSpace:
 def require_feasible(costing: Costing, draws: Sequence[Arch]) -> list[Arch]:
     """The feasible ones of some draws, or a UserError that names the nearest values that the space can reach."""
     feasible = [arch for arch in draws if costing(arch)["violation"] <= 0]
-    if feasible or not costing.limits:
+    if feasible:
         return feasible
-    seen = [costing.upper(costs) for costs in costing.known.values()]
+    seen = [costing.upper(costs) for arch, costs in costing.known.items() if arch not in costing.failures]
+    if not seen:
+        why = next(iter(costing.failures.values()), "nothing was drawn")
+        raise UserError(f"no network of space '{costing.space.name}' could be built here: {why}; take another --space")
     nearest = min(seen, key=lambda costs: costs["violation"])
     wanted = ", ".join(f"{name}={format_cost(name, value)}" for name, value in costing.limits.items())
     found = ", ".join(f"{name}={format_cost(name, nearest[name])}" for name in costing.limits)
@@ -153,6 +181,63 @@ def trial_key(space: SearchSpace, arch: Arch) -> str:
     return f"trial/{space.name}/{space.format(arch)}"
 
 
+class Trials(Sequence[dict[str, Any]]):
+    """What the zero-shot stage met, in the order it was met, at some hundred bytes each.
+
+    A trial is read as a dict: `arch` (text), `costs`, and of feasible ones `scores` and `failures`.
+    """
+
+    def __init__(self, costing: Costing) -> None:
+        self._costing = costing
+        self.archs: list[Arch] = []
+        self.scores = Rows()  # one row a trial, empty where there is no score
+        self._place: dict[Arch, int] = {}
+        self._feasible = bytearray()
+        self._failures: dict[int, dict[str, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self.archs)
+
+    def __contains__(self, arch: object) -> bool:
+        return arch in self._place
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        arch = self.archs[place]
+        trial: dict[str, Any] = {"arch": self._costing.space.format(arch), "costs": self._costing.known[arch]}
+        if self._feasible[place]:
+            trial |= {"scores": self.scores[place], "failures": self._failures.get(place, {})}
+        return trial
+
+    def add(self, arch: Arch, trial: Mapping[str, Any]) -> None:
+        """Takes a logged trial in; its costs must be known to the costing."""
+        self._place[arch] = len(self.archs)
+        self.archs.append(arch)
+        self._feasible.append("scores" in trial)
+        if trial.get("failures"):
+            self._failures[self.scores.append(trial.get("scores", {}))] = dict(trial["failures"])
+        else:
+            self.scores.append(trial.get("scores", {}))
+
+    def feasible(self, arch: Arch) -> bool:
+        """Whether scoring a met architecture was tried."""
+        return bool(self._feasible[self._place[arch]])
+
+    def told(self, arch: Arch) -> dict[str, float]:
+        """Costs and scores of a met architecture, as strategies hear of them."""
+        return {**self._costing.known[arch], **self.scores[self._place[arch]]}
+
+    def ranked(self, directions: Mapping[str, str]) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the trials that have a score, and their ranks among each other (1 = best)."""
+        found = np.isfinite(self.scores.table(self.scores.names)).any(axis=1).nonzero()[0]
+        return found, rank_rows(self.scores.table(list(directions))[found], directions)
+
+    def why(self) -> dict[str, str] | None:
+        """The reasons of the first trial that failed."""
+        return next(iter(self._failures.values()), None)
+
+
 def propose_and_score(
     run: Run,
     costing: Costing,
@@ -163,16 +248,16 @@ def propose_and_score(
     directions: Mapping[str, str],
     on_progress: Callable[[int, str], None] = lambda n, best: None,
     out_of_time: Callable[[], bool] = lambda: False,
-) -> list[dict[str, Any]]:
+) -> Trials:
     """Ask, reject by limits, score, log and tell, until enough candidates are scored or nothing new is proposed.
 
-    Each canonical architecture is costed and scored once. Returns the logged trials in the order they were met:
-    dicts with `arch` (text), `costs`, and for feasible ones `scores` and `failures`. `on_progress` hears of each scored
-    one, with the best so far by rank (looked up whenever the pool has grown by a tenth). `out_of_time` is asked once a
-    generation; a stop by it is an event, so that a resumed run stops at the same place.
+    Each canonical architecture is costed and scored once. Returns the trials in the order they were met. `on_progress`
+    hears of each scored one, with the best so far by rank (looked up whenever the pool has grown by a tenth).
+    `out_of_time` is asked once a generation; a stop by it is an event, so that a resumed run stops at the same place.
+    Costs per candidate, beside its scoring: about half a millisecond, and one kilobyte of memory.
     """
     space = costing.space
-    trials: dict[Arch, dict[str, Any]] = {}
+    trials = Trials(costing)
     scored = asked = idle = looked = 0
     best = ""
     while scored < candidates and idle < 60:
@@ -187,31 +272,37 @@ def propose_and_score(
         for arch in fresh:
             key = trial_key(space, arch)
             logged = run.recall(key)
-            if logged is not None:
-                costing.known.setdefault(arch, logged["costs"])
-                trials[arch] = logged
-            elif costing(arch)["violation"] > 0:
-                trials[arch] = run.record(key, {"arch": space.format(arch), "costs": costing(arch)})
-            else:
+            if logged is None and costing(arch)["violation"] <= 0:
                 wanted.append(arch)
+                continue
+            if logged is None:
+                failures = {"failures": {"network": costing.failures[arch]}} if arch in costing.failures else {}
+                logged = run.record(key, {"arch": space.format(arch), "costs": costing(arch), **failures})
+            elif "failures" in logged and "scores" not in logged:
+                costing.fail(arch, logged["failures"]["network"])
+            elif arch not in costing.known:
+                costing.known[arch] = logged["costs"]
+            trials.add(arch, logged)
         for arch, outcome in zip(wanted, pool.map(wanted), strict=True):
             answer = (
                 outcome.value if outcome.failure is None else {"scores": {}, "failures": {"network": outcome.failure}}
             )
-            trials[arch] = run.record(
+            logged = run.record(
                 trial_key(space, arch),
                 {"arch": space.format(arch), "costs": costing(arch), **answer, "seconds": outcome.seconds},
             )
+            trials.add(arch, logged)
             on_progress(1, best)
         key = f"generation/{asked - len(generation)}"
         if key not in run:
             run.record(key, asked)
-        fresh_scored = sum("scores" in trials[arch] for arch in fresh)
+        fresh_scored = sum(trials.feasible(arch) for arch in fresh)
         scored += fresh_scored
         if scored > 1.1 * looked:
-            looked, pool_of = scored, [trial for trial in trials.values() if trial.get("scores")]
-            if pool_of:
-                best = pool_of[int(np.argmin(rank_pool([t["scores"] for t in pool_of], directions)))]["arch"]
+            looked = scored
+            places, ranks = trials.ranked(directions)
+            if len(places):
+                best = space.format(trials.archs[int(places[np.argmin(ranks)])])
         idle = 0 if fresh_scored else idle + 1
-        strategy.tell(generation, [{**trials[a]["costs"], **trials[a].get("scores", {})} for a in generation])
-    return list(trials.values())
+        strategy.tell(generation, [trials.told(arch) for arch in generation])
+    return trials

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from archscout.costs.trace import Op, Trace, trace
 from archscout.devices.energy import open_meter, stated_power
 from archscout.devices.latency import checked_device, device_name, measure_latency, measure_training
 from archscout.errors import UserError
+from archscout.execute import Limit, Overdue
+from archscout.probe import reason
 from archscout.space import Arch, SearchSpace
 
 DRAWS = 200  # architectures traced to learn the range of a space
@@ -196,7 +199,8 @@ def measure_profile(
     threads (at least 1, and 1 on a machine whose cores are taken). `limits` (cost -> largest value) keeps the measured
     networks within the limits on counted costs, where enough are. Energy is read meanwhile where the machine has a
     meter, otherwise its power is a stated one, see `energy.stated_power`.
-    `on_progress(done, total)` is called along the way.
+    `on_progress(done, total)` is called along the way. A network that cannot be built or run here, or hangs, is left
+    out; UserError if none can.
 
     The time is fitted as a sum of non-negative terms (see `features`): least squares of relative errors with Huber's
     weights. Predictions are for networks of this space; they state their error as `half_width`.
@@ -235,34 +239,48 @@ def measure_profile(
     joules, busy = np.zeros(count), np.zeros(count)
 
     latencies = np.full((2, count), np.inf)
+    failures: dict[int, str] = {}
     for turn in (0, 1):
-        for i, model in enumerate(_models(space, chosen)):
+        for i, (arch, _) in enumerate(chosen):
             if turn == 1 and late(0.6):
                 break
+            if i in failures:
+                continue
             before, since = meter.read() if meter else 0.0, time.perf_counter()
-            latencies[turn, i] = measure_latency(
-                model, space.input_shape, device=device, threads=threads, seconds=0.1 * seconds / count, min_repeats=5
-            ).median
+            with _kept(failures, i, seconds):
+                latencies[turn, i] = measure_latency(
+                    _model(space, arch), space.input_shape, device=device, threads=threads,
+                    seconds=0.1 * seconds / count, min_repeats=5,
+                ).median  # fmt: skip
             joules[i] += meter.read() - before if meter else 0.0
             busy[i] += time.perf_counter() - since
             advance()
+    good = [i for i in range(count) if i not in failures]
+    if not good:
+        raise UserError(f"no network of space '{space.name}' could be measured here: {next(iter(failures.values()))}")
+    chosen, latencies, joules, busy = [chosen[i] for i in good], latencies[:, good], joules[good], busy[good]
+    count = len(good)
     size = _step_size(batch, latencies.min(0), 1000 * 0.35 * seconds)
     alone = 1 if where.type == "cpu" else train_threads
-    trainings = np.full(count, np.inf)
+    trainings, failures = np.full(count, np.inf), {}
     wall, core = time.perf_counter(), time.process_time()
-    for i, model in enumerate(_models(space, chosen)):
-        if i >= LEAST and late(0.95):
+    for i, (arch, _) in enumerate(chosen):
+        if i >= LEAST and late(0.95) and np.isfinite(trainings).any():
             break
-        trainings[i] = time_step(model, alone)
+        with _kept(failures, i, seconds):
+            trainings[i] = time_step(_model(space, arch), alone)
         advance()
+    if not np.isfinite(trainings).any():
+        raise UserError(f"no network of space '{space.name}' could be trained here: {next(iter(failures.values()))}")
     got = (time.process_time() - core) / (time.perf_counter() - wall)  # share of a core that this process was given
     ratios: list[float] = []
     if train_threads != alone and got > FREE:
         pairs = [i for i in range(1, 1 + PAIRS) if i < count and np.isfinite(trainings[i])][::-1]
-        for i, model in zip(pairs, _models(space, [chosen[i] for i in pairs]), strict=True):
+        for i in pairs:
             if ratios and (late(1.0) or ratios[-1] < 0.5):  # then the cores are taken, and every step may last seconds
                 break
-            ratios.append(float(trainings[i]) / time_step(model, train_threads))
+            with _kept(failures, i, seconds):
+                ratios.append(float(trainings[i]) / time_step(_model(space, chosen[i][0]), train_threads))
     speedup = max(1.0, float(np.median(ratios))) if ratios else 1.0
     if on_progress:
         on_progress(total, total)
@@ -427,12 +445,18 @@ def _drawn(
     rng = np.random.default_rng([seed, 7])
     begin = time.perf_counter()
     drawn: dict[Arch, Trace] = {}
+    failures: dict[int, str] = {}
     for draw in range(DRAWS):
         arch = space.sample(rng)
         if arch not in drawn:
-            drawn[arch] = trace_of(space, arch)
+            with _kept(failures, draw, seconds):
+                drawn[arch] = trace_of(space, arch)
+        if not drawn and len(failures) >= 20:
+            break
         if len(drawn) >= least and draw >= least and time.perf_counter() - begin > seconds:
             break
+    if not drawn:
+        raise UserError(f"no network of space '{space.name}' could be built here: {next(iter(failures.values()))}")
     counted = {name: value for name, value in limits.items() if name in COSTS and not COSTS[name].needs_profile}
     if counted:
         within = {
@@ -452,11 +476,22 @@ def trace_of(space: SearchSpace, arch: Arch) -> Trace:
     return trace(model, space.input_shape)
 
 
-def _models(space: SearchSpace, chosen: Sequence[tuple[Arch, Trace]]) -> Iterator[nn.Module]:
-    for arch, _ in chosen:
-        with torch.random.fork_rng(devices=[]):
-            model = space.build(arch)
-        yield model
+def _model(space: SearchSpace, arch: Arch) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        return space.build(arch)
+
+
+@contextmanager
+def _kept(failures: dict[int, str], place: int, seconds: float) -> Iterator[None]:
+    """Notes why the block failed, or that it took far too long, and goes on."""
+    most = max(10.0, 2 * seconds)
+    try:
+        with Limit(most):
+            yield
+    except Overdue:
+        failures[place] = f"it took longer than {most:g} s"
+    except Exception as error:
+        failures[place] = reason(error)
 
 
 def _step_size(batch: int, latencies: np.ndarray, allowed: float) -> int:
