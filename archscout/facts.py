@@ -73,7 +73,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         }
     if plan := events.get("plan"):
         facts["plan"] = {k: v for k, v in plan.items() if k != "seconds"} | {"budget_seconds": config.get("budget")}
-        facts["plan_changes"] = [v for k, v in events.items() if k.startswith("plan-change/")]
+        facts["plan_changes"] = [events[k] for k in events if k.startswith("plan-change/")]
     if result.candidates:
         finalists = {r["arch"] for r in records if r["role"] != "baseline"}
         facts["candidates"] = shown = copy.copy(result.candidates)
@@ -269,8 +269,9 @@ def stages(events: Mapping[str, Any], config: dict[str, Any] | None = None) -> l
     Where no meter was read, the power is that of as many busy cores as the stage had threads; see devices.energy.
     """
     out, before = [], 0.0
-    for key, value in events.items():
+    for key in events:
         if key.startswith("stage/"):
+            value = events[key]
             name, seconds = key.removeprefix("stage/"), max(value["ended"] - before, 0.0)
             power = value.get("power") or stated_power(**busy(name, config or {}))[0]
             metered = value.get("power") is not None

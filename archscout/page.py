@@ -23,7 +23,7 @@ import math
 import re
 import shlex
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -387,8 +387,37 @@ def _environment() -> Any:
 
 def embed(value: Any) -> str:
     """JSON that is safe inside a script block: no `<`, `>`, `&`, nothing beyond ASCII; what is not finite is null."""
-    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    try:
+        text = _json(value)
+    except ValueError:  # a NaN somewhere
+        text = _json(_finite(value))
+    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"})
+
+
+def _json(value: Any) -> str:
+    """JSON in ASCII; piece by piece, which takes a quarter of the memory of one go."""
+    text = bytearray()
+    encoder = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=_made)
+    for piece in encoder.iterencode(value):
+        text += piece.encode("ascii")
+    return text.decode("ascii")
+
+
+class _Late:
+    """A part of a picture that is made while it is written, and not kept."""
+
+    __slots__ = ("_i", "_make")
+
+    def __init__(self, make: Callable[[int], Any], i: int) -> None:
+        self._make, self._i = make, i
+
+    def made(self) -> Any:
+        return self._make(self._i)
+
+
+def _made(value: Any) -> Any:
+    """What json writes for what it does not know."""
+    return _finite(value.made() if isinstance(value, _Late) else value)
 
 
 def thumbnail(array: Any, side: int = 64) -> str:
@@ -1011,6 +1040,14 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         box += f"<br>{_label(name)} %{{customdata[{1 + len(axes) + k}]}}"
     box += "<extra>%{fullData.name}</extra>"
 
+    def hover(i: int) -> list[str]:
+        c = ranked[i]
+        return [
+            _wrapped(str(c.get("arch", ""))),
+            *(quantity((c.get("costs") or {}).get(axis), axis) for axis in axes),
+            *(digits((c.get("scores") or {}).get(score), 4) for score in scores[:16]),
+        ]
+
     def trace(name: str, members: list[int], **style: Any) -> dict[str, Any]:
         return {
             "type": "scatter",
@@ -1018,14 +1055,7 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
             "name": name,
             "x": [_short(costs[axes[0]][i]) for i in members],
             "y": [ranked[i]["rank"] for i in members],
-            "customdata": [
-                [
-                    _wrapped(str(c.get("arch", ""))),
-                    *(quantity((c.get("costs") or {}).get(axis), axis) for axis in axes),
-                    *(digits((c.get("scores") or {}).get(score), 4) for score in scores[:16]),
-                ]
-                for c in map(ranked.__getitem__, members)
-            ],
+            "customdata": [_Late(hover, i) for i in members],
             "hovertemplate": box,
             **style,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -72,15 +73,18 @@ class SearchSpace:
         """Number of raw architectures (the product of the option counts)."""
         return math.prod(len(options) for options in self.choices.values())
 
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """The number of options of each decision."""
+        return tuple(len(options) for options in self.choices.values())
+
     def __contains__(self, arch: object) -> bool:
-        return (
-            isinstance(arch, tuple)
-            and len(arch) == len(self.choices)
-            and all(
-                isinstance(index, int) and 0 <= index < len(options)
-                for index, options in zip(arch, self.choices.values(), strict=True)
-            )
-        )
+        if not isinstance(arch, tuple) or len(arch) != len(self.widths):
+            return False
+        for index, width in zip(arch, self.widths, strict=True):
+            if not isinstance(index, int) or not 0 <= index < width:
+                return False
+        return True
 
     def require(self, arch: Arch) -> Arch:
         """The same architecture, or a UserError that says why it is not of this space."""
@@ -156,14 +160,14 @@ class SearchSpace:
         Tries a bounded number of times to differ from `arch` also in canonical form.
         """
         self.require(arch)
-        base, open_ = self.canonical(arch), [i for i, o in enumerate(self.choices.values()) if len(o) > 1]
+        base, open_ = self.canonical(arch), [i for i, width in enumerate(self.widths) if width > 1]
         if not open_:
             return base
         child = base
         for _ in range(32):
             spot = int(rng.choice(open_))
-            shift = int(rng.integers(1, len(list(self.choices.values())[spot])))
-            value = (arch[spot] + shift) % len(list(self.choices.values())[spot])
+            shift = int(rng.integers(1, self.widths[spot]))
+            value = (arch[spot] + shift) % self.widths[spot]
             child = self.canonical((*arch[:spot], value, *arch[spot + 1 :]))
             if child != base:
                 break

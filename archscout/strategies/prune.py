@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from archscout.aggregate import rank_pool
 from archscout.errors import UserError
+from archscout.rows import Rows
 from archscout.space import Arch, SearchSpace
 from archscout.strategies.strategy import Goal, Open
 
@@ -55,7 +56,10 @@ class Prune:
         self._alive = self._all()
         self._hands: list[list[int]] = [[] for _ in self._alive]  # options still to be dealt, per decision
         self._drawn: deque[Arch] = deque()  # the draws whose canonical forms are asked and not yet told
-        self._told: list[tuple[Arch, Mapping[str, float]]] = []
+        self._told: list[Arch] = []  # draws, in the order of their outcomes
+        self._outcomes = Rows()  # scores and violation of each
+        self._inside: list[int] = []  # places of the outcomes all of whose options live
+        self._judged = 0  # outcomes that were looked at for that
         self._seen: set[Arch] = set()
 
     def ask(self, n: int = 1) -> list[Arch]:
@@ -66,7 +70,10 @@ class Prune:
     def tell(self, archs: Sequence[Arch], values: Sequence[Mapping[str, float]]) -> None:
         """Keeps the outcomes; the next ask prunes by them."""
         self._open.tell(archs, values)
-        self._told += [(self._drawn.popleft(), value) for value in values]
+        for value in values:
+            self._told.append(self._drawn.popleft())
+            kept = {name: value.get(name) for name in (*self.goal.scores, "violation")}
+            self._outcomes.append({name: number for name, number in kept.items() if number is not None})
 
     def _all(self) -> list[list[int]]:
         return [list(range(len(options))) for options in self.space.choices.values()]
@@ -75,6 +82,7 @@ class Prune:
         draw = self._draw()
         if all(len(options) == 1 for options in self._alive):
             self._alive, self._samples = self._all(), 2 * self._samples
+            self._inside, self._judged = [], 0
         else:
             for _ in range(self.retries):
                 if self.space.canonical(draw) not in self._seen:
@@ -95,19 +103,21 @@ class Prune:
         """Drop the worst options, again and again, as long as there are outcomes enough."""
         while undecided := [spot for spot, options in enumerate(self._alive) if len(options) > 1]:
             wanted = self._samples * sum(len(self._alive[spot]) for spot in undecided)
-            inside = [
-                (draw, value)
-                for draw, value in self._told
-                if all(index in options for index, options in zip(draw, self._alive, strict=True))
-            ]
-            if len(inside) < wanted:
+            self._inside += filter(self._lives, range(self._judged, len(self._told)))
+            self._judged = len(self._told)
+            if len(self._inside) < wanted:
                 return
-            places = placed([value for _, value in inside], self.goal)
-            draws = np.array([draw for draw, _ in inside])
+            places = placed([self._outcomes[place] for place in self._inside], self.goal)
+            draws = np.array([self._told[place] for place in self._inside])
             found = [worst(draws[:, spot], places, self._alive[spot]) for spot in undecided]
             clearest = sorted(zip(found, undecided, strict=True), reverse=True)
             for (_, option), spot in clearest[: math.ceil(self.share * len(undecided))]:
                 self._alive[spot].remove(option)
+            self._inside = [place for place in self._inside if self._lives(place)]
+
+    def _lives(self, place: int) -> bool:
+        """Whether all options of an outcome are alive."""
+        return all(index in options for index, options in zip(self._told[place], self._alive, strict=True))
 
 
 def worst(drawn: np.ndarray, places: np.ndarray, options: Sequence[int]) -> tuple[float, int]:
