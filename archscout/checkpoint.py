@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,17 @@ from typing import Any
 import torch
 
 from archscout.errors import UserError
+from archscout.files import whole
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Writes tensors and plain values to a file beside `path`, flushes it, and puts it in its place."""
+    """Writes tensors and plain values to a file beside `path`, flushes it, and puts it in its place.
+
+    Raises DiskFull if there is no room for it; an earlier checkpoint is then still there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".draft")
-    with open(draft, "wb") as file:
+    with whole(path, sync=True) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 def read_checkpoint(path: Path, identity: dict[str, Any], device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from archscout.errors import UserError, unknown
+from archscout.files import whole, write_whole
 from archscout.mirrors import mirrors
 from archscout.readers import open_source
 from archscout.readers.source import Source, show
@@ -97,13 +98,14 @@ class Data:
         path = _mapped_file(self.images)
         if path is None:
             path = folder / "images.npy"
-            np.save(path, self.images, allow_pickle=False)
+            with whole(path) as file:
+                _write_npy(file, self.images)
         about = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("images", "opened", "home")}
         about["labels"] = self.labels.tolist()
         about["groups"] = None if self.groups is None else self.groups.tolist()
         about["parts"] = {name: rows.tolist() for name, rows in self.parts.items()}
         text = json.dumps({"images": str(path), **about})
-        (folder / "data.json").write_text(text, encoding="utf-8")
+        write_whole(folder / "data.json", text)
         return _open_shared(folder)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -400,6 +402,13 @@ def _take(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def _mapped_file(images: np.ndarray) -> Path | None:
     return Path(str(images.filename)) if isinstance(images, np.memmap) and images.filename else None
+
+
+def _write_npy(file: Any, array: np.ndarray) -> None:
+    """As np.save does, but with errors that say what is wrong with the disk."""
+    header = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    file.write(np.ascontiguousarray(array).data)
 
 
 def _map(path: Path) -> np.ndarray:

@@ -7,7 +7,6 @@ import copy
 import io
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from torch import nn
 from archscout.data import Part
 from archscout.devices.latency import Latency, timed
 from archscout.errors import UserError
+from archscout.files import write_whole
 from archscout.readers.picture import channels_last, decode, short_side, whole_array
 from archscout.readers.source import Unreadable
 from archscout.space import Shape
@@ -657,17 +657,7 @@ def _line(error: BaseException) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     """Put `content` at `path` by renaming a finished file, so that a reader never sees half of it."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, content, sync=True)
 
 
 @contextlib.contextmanager

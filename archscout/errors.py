@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class DiskFull(UserError):
+    """There is no room on the disk; what was computed before is kept, and a run can be resumed."""
+
+
 def unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> UserError:
     """The error for a name that does not exist, with the nearest existing name.
 

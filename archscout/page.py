@@ -33,6 +33,7 @@ import numpy as np
 
 from archscout import chapters
 from archscout.costs.limits import IN_BYTES, format_cost
+from archscout.files import write_whole
 
 BASE_UNITS = {"latency": "ms", "energy": "mJ", "power": "W"}
 DRAWN = 4000  # candidates drawn at most
@@ -327,7 +328,7 @@ def write_report(facts: Facts | Mapping[str, Any], path: str | Path) -> Path:
     every finalist, every member of a front and the best ranks, and the page says so.
     """
     path = Path(path)
-    path.write_text(render(facts), encoding="utf-8", newline="\n")
+    write_whole(path, render(facts))
     return path
 
 

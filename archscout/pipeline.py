@@ -36,7 +36,7 @@ from archscout.devices.measure import measure_network
 from archscout.devices.profile import Profile, measure_profile
 from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
-from archscout.errors import UserError
+from archscout.errors import DiskFull, UserError
 from archscout.execute import Limit, Overdue, executor
 from archscout.fit import Fit, evaluate, fit
 from archscout.naming import find, word
@@ -104,6 +104,8 @@ def begun(config: Config) -> Iterator[Run]:
     planned = True
     try:
         yield run
+    except DiskFull:
+        raise
     except UserError:
         planned = "plan" in run or "trained" in run
         raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from archscout.errors import UserError
+from archscout.files import write_whole
 from archscout.naming import find, word
 
 if TYPE_CHECKING:
@@ -317,9 +317,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, An
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(draft, path)
+    write_whole(path, text.getvalue())
 
 
 def listed(space: SearchSpace, archs: str | Path | Sequence[Any]) -> Iterator[str]:

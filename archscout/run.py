@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from archscout.errors import UserError
+from archscout.errors import DiskFull, UserError
+from archscout.files import FULL, refuse_exits, write_whole
 
 logger = logging.getLogger("archscout")
 
@@ -47,11 +48,12 @@ class Run:
         self._handler: logging.Handler | None = None
         self._raised_level = False
         try:
+            refuse_exits(folder)
             self.checkpoints.mkdir(exist_ok=True)
             self._file = open(folder / EVENTS, "a+b", buffering=0)  # noqa: SIM115
-        except OSError as error:
+        except (OSError, UserError) as error:
             lock.release()
-            raise _mendable(error, folder) from None
+            raise (_mendable(error, folder) if isinstance(error, OSError) else error) from None
         try:
             self._attach_log()
             self._read()
@@ -75,7 +77,12 @@ class Run:
             try:
                 if (folder / CONFIG).exists():  # another process was faster
                     raise taken
-                _write(folder / CONFIG, config_text.encode())
+                write_whole(folder / CONFIG, config_text)
+            except DiskFull:
+                lock.release()
+                raise DiskFull(
+                    f"disk full: no room for a run in '{folder}'; free space, or name another --out"
+                ) from None
             except BaseException:
                 lock.release()
                 raise
@@ -160,7 +167,7 @@ class Run:
         """Where a file of that name lies in the folder; UserError if the name leads out of it."""
         place = self.folder / name
         root = self.folder.resolve()
-        if not name or root not in place.resolve().parents:
+        if not name or "\0" in name or root not in place.resolve().parents:
             raise UserError(f"file name '{name}' leads out of the run folder '{self.folder}': give a name inside it")
         return place
 
@@ -171,7 +178,9 @@ class Run:
             raise UserError(f"'{name}' is a file the run keeps itself: give another name")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            _write(place, content.encode() if isinstance(content, str) else content)
+            write_whole(place, content)
+        except DiskFull:
+            raise _full(self.folder) from None
         except OSError as error:
             raise _mendable(error, self.folder) from None
         return place
@@ -181,13 +190,16 @@ class Run:
         if self._closed:
             return
         self._closed = True
-        self._file.close()
-        if self._handler:
-            logger.removeHandler(self._handler)
-            self._handler.close()
-        if self._raised_level:
-            logger.setLevel(logging.NOTSET)
-        self._lock.release()
+        try:
+            self._file.close()
+            if self._handler:
+                logger.removeHandler(self._handler)
+                with suppress(OSError):  # a full disk showed before
+                    self._handler.close()
+        finally:
+            if self._raised_level:
+                logger.setLevel(logging.NOTSET)
+            self._lock.release()
 
     def __enter__(self) -> Run:
         return self
@@ -268,18 +280,11 @@ def _lock(folder: Path) -> FileLock:
     return lock
 
 
-def _write(place: Path, content: bytes) -> None:
-    """Atomically: a neighbour file is written, then renamed."""
-    part = place.with_name(f".{place.name}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, place)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def _mendable(error: OSError, folder: Path) -> UserError:
-    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-        return UserError(f"disk full: free space, then archscout resume {folder}")
+    if error.errno in FULL:
+        return _full(folder)
     return UserError(f"cannot write the run folder '{folder}': {error.strerror or error}; give another one with --out")
+
+
+def _full(folder: Path) -> DiskFull:
+    return DiskFull(f"disk full: free space, then archscout resume {folder}")

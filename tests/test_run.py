@@ -15,10 +15,12 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archscout.errors import UserError
+from archscout.checkpoint import write_checkpoint
+from archscout.errors import DiskFull, UserError
 from archscout.run import Run
 
 VALUE = st.recursive(
@@ -205,13 +207,23 @@ def test_full_disk_is_a_user_error_and_leaves_whole_lines(tmp_path) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_real_enospc_while_writing_a_file(tmp_path, monkeypatch) -> None:
+    def full(path, mode):
+        return open("/dev/full", "wb")
+
     with Run.create(tmp_path, "") as run:
-        (tmp_path / ".report.html.part").symlink_to("/dev/full")
         run.path("report.html").write_text("old")
-        with pytest.raises(UserError, match="disk full"):
+        before = sorted(os.listdir(tmp_path))
+        monkeypatch.setattr("archscout.files.open", full, raising=False)
+        with pytest.raises(DiskFull, match=f"disk full: free space, then archscout resume {tmp_path}"):
             run.write("report.html", "x" * 100)
+        with pytest.raises(DiskFull, match="no room in"):  # by way of torch, which says something else
+            write_checkpoint(tmp_path / "checkpoints" / "a.pt", {"identity": {}, "x": torch.zeros(10_000)})
         assert (tmp_path / "report.html").read_text() == "old"
-        assert not (tmp_path / ".report.html.part").is_symlink()
+        assert sorted(os.listdir(tmp_path)) == before
+    monkeypatch.undo()
+    monkeypatch.setattr("archscout.files.open", full, raising=False)
+    with pytest.raises(DiskFull, match="--out"):
+        Run.create(tmp_path / "new", "a = 1\n")
 
 
 def test_files_are_written_whole_and_inside(tmp_path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from archscout.bench.protocol import beside, evaluate
 from archscout.bench.scores import read_scores
 from archscout.bench.table import load_table
+from archscout.files import write_whole
 
 
 def benchmark(
@@ -52,9 +52,7 @@ def benchmark(
         )
     found |= {f"({name})": answer for name, answer in beside(published, accuracy, **options).items()}
     if out is not None:
-        part = Path(f"{out}.part")
-        part.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(part, out)
+        write_whole(out, json.dumps(found, indent=1, allow_nan=False) + "\n")
     return found
 
 

@@ -16,6 +16,7 @@ from archscout.devices.kit import WINNER
 from archscout.devices.measured import Measured, input_shape_of, read_measured
 from archscout.devices.profile import Profile, fit_profile, trace_of
 from archscout.errors import UserError, unknown
+from archscout.files import write_whole
 from archscout.space import SearchSpace
 
 FORMAT = "archscout-device/1"
@@ -74,9 +75,7 @@ def add_device(
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(path.name + ".part")
-        draft.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        os.replace(draft, path)
+        write_whole(path, json.dumps(kept, indent=1))
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); name another folder in ${FOLDER}") from None
     return {**_row(kept, profile), "notes": [*measured.notes, *notes]}

@@ -15,6 +15,7 @@ from archscout.devices.latency import measure_memory
 from archscout.devices.measure import Measurement, measure_network
 from archscout.devices.measured import input_shape_of
 from archscout.errors import UserError
+from archscout.files import write_whole
 from archscout.space import Shape
 
 
@@ -130,6 +131,6 @@ def _required(input_shape: Shape | None, what: str) -> Shape:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}); give another file") from None
