@@ -14,9 +14,10 @@ from archscout.differentiable.bilevel import Settings, architecture_gradient, tr
 from archscout.differentiable.choice import softmax
 from archscout.differentiable.darts import by_perturbation, darts
 from archscout.differentiable.pdarts import cap_skips, pdarts, strongest
+from archscout.differentiable.several import on_several
 from archscout.errors import UserError
 from archscout.selection import SELECTORS
-from archscout.space import SearchSpace
+from archscout.space import SearchSpace, portable
 from archscout.spaces.nasbench201 import nasbench201
 
 
@@ -193,6 +194,75 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_alike(tmp_path: Path) -> No
     path.write_bytes(b"no checkpoint")
     with pytest.raises(UserError, match="cannot be read"):
         go(checkpoint=path)
+
+
+def test_two_processes_find_what_one_finds() -> None:
+    """The toy has no BN, so that a batch shared by two processes gives the gradient of the whole batch."""
+    space = portable(toy_space, ())
+    options = {"settings": Settings(epochs=4, batch_size=16, arch_lr=0.1, lr=0.05), "seed": 3, **PLACE}
+
+    def selectors():
+        return {
+            "selector": SELECTORS["hard_random"](Images(64, 0), seed=0, share=0.5),
+            "arch_selector": SELECTORS["random"](Images(64, 1), seed=1, share=0.5),
+        }
+
+    parts = (Images(64, 0), Images(64, 1))
+    alone = darts(space, *parts, **selectors(), **options)
+    both = on_several(darts, 2, space, *parts, **selectors(), **options)
+    assert both.arch == alone.arch
+    assert np.allclose(both.story.alphas, alone.story.alphas, atol=1e-5)
+    for name, value in alone.supernet.state_dict().items():
+        assert torch.allclose(both.supernet.state_dict()[name], value, atol=1e-5), name
+    keys = ("epoch", "step", "loss", "accuracy", "arch_loss")
+    for mine, theirs in zip(both.story.history, alone.story.history, strict=True):
+        assert [mine[k] for k in keys] == pytest.approx([theirs[k] for k in keys], abs=1e-5)
+    assert on_several(darts, 1, space, *parts, **selectors(), **options).story.alphas == alone.story.alphas
+    with pytest.raises(UserError, match="the kind alone"):
+        on_several(darts, 2, space, *parts, device="cuda:1")
+    with pytest.raises(UserError, match="99 GPUs"):
+        on_several(darts, 99, space, *parts, device="cuda")
+
+
+@pytest.mark.parametrize("order", [1, 2, "difference"])
+def test_in_bfloat16_it_is_nearly_the_same(order) -> None:
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+    options = {"epochs": 1, "batch_size": 16, "order": order, "arch_lr": 0.01, **PLACE}
+    exact = darts(space, Images(64, 0), Images(64, 1), **options)
+    rough = darts(space, Images(64, 0), Images(64, 1), precision="bf16-mixed", **options)
+    one, other = (torch.tensor(found.story.alphas[-1]) for found in (exact, rough))
+    assert not torch.equal(one, other)
+    assert torch.allclose(one, other, atol=0.03)
+    assert all(p.dtype == torch.float32 for p in rough.supernet.parameters())
+
+
+def test_pdarts_killed_in_its_second_stage_goes_on_alike(tmp_path: Path) -> None:
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+    options = {"epochs": 1, "batch_size": 16, "depths": (1, 1, 1), "report": 0.5, **PLACE}
+    seen: list[int] = []
+
+    def go(**more):
+        return pdarts(
+            space, Images(48, 0), Images(48, 1), audit_every=0.5,
+            make_selector=lambda part, stage: SELECTORS["random"](part, seed=stage, share=0.5), **options, **more,
+        )  # fmt: skip
+
+    def killed(entry):
+        seen.append(entry["step"])
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    whole = go()
+    path = tmp_path / "search.pt"
+    with pytest.raises(KeyboardInterrupt):
+        go(checkpoint=path, on_progress=killed)
+    assert [file.name for file in tmp_path.iterdir()] == ["search-stage0.pt"]
+    rest = go(checkpoint=path)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert rest.arch == whole.arch
+    assert rest.story.alphas == whole.story.alphas
+    assert rest.story.audits == whole.story.audits
+    assert len(whole.story.audits) >= 3
 
 
 def test_collapse_into_skips_ends_a_search_that_asks_for_it() -> None:

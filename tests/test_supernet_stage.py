@@ -11,6 +11,7 @@ import torch
 
 import archscout
 from archscout.data import load
+from archscout.differentiable import stage
 from archscout.differentiable.stage import expected, halves, linear_costs, within_limits
 from archscout.errors import UserError
 from archscout.propose import Costing
@@ -119,3 +120,16 @@ def test_training_on_selected_images_is_audited_and_shown(tmp_path: Path) -> Non
     assert "The search by a supernet" not in page
     plain = archscout.train((pixels, labels), space="plain", arch="resnet8-w8", epochs=1, out=tmp_path / "full")
     assert "selection" not in plain.events
+
+
+def test_a_search_on_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes train one supernet inside the main job; selection and audits work in both."""
+    monkeypatch.setattr(stage, "EPOCHS", 3.0)
+    result = archscout.search(
+        images(), space=tiny, strategy="pdarts", select="hard_random", share=0.5, finalists=1, epochs=0.3, devices=2,
+        limits={"params": "6k"}, out=tmp_path / "run", workers=0,
+    )  # fmt: skip
+    story = result.events["supernet"]["story"]
+    assert len(story["history"]) == len(story["alphas"]) > 0
+    assert story["audits"]
+    assert result.best["test"]["n"] > 0

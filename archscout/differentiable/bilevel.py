@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.func import functional_call
 
 from archscout.augment import augment
@@ -43,6 +44,8 @@ class Settings:
     patience:      ends it when the derived architecture has been the same for this many epochs.
     flip, shift:   augmentation of the weight images, see augment.augment.
     report:        epochs between two entries of the history.
+    precision:     "32-true", or "bf16-mixed": the supernet computes in bfloat16 where that is safe (torch.autocast);
+                   for GPUs, on a CPU it takes six times as long.
     """
 
     epochs: float = 50.0
@@ -64,6 +67,7 @@ class Settings:
     flip: bool = False
     shift: int = 0
     report: float = 1.0
+    precision: str = "32-true"
 
     def __post_init__(self) -> None:
         wanted = {
@@ -75,6 +79,7 @@ class Settings:
             "wait of at least 0": self.wait >= 0,
             "every of at least 1": self.every >= 1,
             "report above 0": self.report > 0,
+            "precision 32-true or bf16-mixed": self.precision in ("32-true", "bf16-mixed"),
         }
         if broken := [text for text, kept in wanted.items() if not kept]:
             raise UserError(f"a differentiable search wants {', '.join(broken)}; got {asdict(self)}")
@@ -140,6 +145,10 @@ def train_supernet(
     penalty:   choice -> something added to the architecture loss, such as an expected latency.
     ends:      asked at each entry of the history; true ends the search.
 
+    In several processes (torch.distributed, see several.py) each takes its share of every batch, gradients are
+    averaged, and the first one decides, reports and saves: all have the same supernet at all times. BN sees its own
+    share; so does the virtual step of order 2.
+
     The same arguments give the same alphas on the CPU, also if it is killed and resumed from `checkpoint`. Raises
     Diverged for a loss that is not finite, UserError for parts that share an image.
     """
@@ -151,10 +160,12 @@ def train_supernet(
     entry_every = max(1, round(settings.report * steps_per_epoch))
     selector.expect(round(settings.epochs * len(weight_part)))
     place = torch.device(device)
+    rank, ranks = placed()
+    own = (rank,) if ranks > 1 else ()  # what the randomness of a process depends on besides seed and step
     supernet.to(place)
     if place.type == "cpu":
         supernet.to(memory_format=torch.channels_last)
-    run = forward or (lambda net, images, choice, training, step: net(images, choice))
+    run = in_precision(forward or (lambda net, images, choice, training, step: net(images, choice)), settings, place)
     weights = weights_of(supernet)
     optimizer = torch.optim.SGD(weights, settings.lr, settings.momentum, weight_decay=settings.weight_decay)
     architect = torch.optim.Adam(
@@ -171,20 +182,20 @@ def train_supernet(
     saved = time.monotonic()
 
     def keep() -> None:
-        if path is not None:
+        if path is not None and rank == 0:
             story.seconds = time.monotonic() - began
             save(path, identity, story, supernet, optimizer, architect, feeds)
 
     def images_of(feed: Feed, step: int, plain: bool) -> tuple[Tensor, Tensor, Tensor]:
         positions, images, labels = feed.next_batch()
         if not plain:
-            images = augment(images, generator_of(seed, 0, step), flip=settings.flip, shift=settings.shift)
+            images = augment(images, generator_of(seed, 0, step, *own), flip=settings.flip, shift=settings.shift)
         return positions, normalise(images), labels.to(place)
 
     with mode_set(supernet, True), threads_set(threads), torch.random.fork_rng(devices=[]):
         while story.step < steps and story.stopped is None:
             step, progress = story.step, story.step / steps
-            torch.manual_seed(number_of(seed, 1, step))
+            torch.manual_seed(number_of(seed, 1, step, *own))
             rate = settings.lr_end + (settings.lr - settings.lr_end) * 0.5 * (1 + math.cos(math.pi * progress))
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -193,13 +204,16 @@ def train_supernet(
             if step >= settings.wait * steps_per_epoch and step % settings.every == 0:
                 architect.zero_grad(set_to_none=True)
                 arch_positions, arch_images, arch_labels = images_of(feeds[1], step, plain=True)
-                losses, answers, value = architecture_step(
+                losses, answers, _ = architecture_step(
                     supernet, run, settings, (images, labels), (arch_images, arch_labels), optimizer,
                     draw=generator_of(seed, 2, step), chooser=chooser, penalty=penalty, step=step, progress=progress,
                     rate=rate,
                 )  # fmt: skip
-                arch_selector.note(arch_positions, losses, answers, arch_labels)
+                outcomes = of_all(arch_positions, losses, answers, arch_labels)
+                arch_selector.note(*outcomes)
+                average_gradients([supernet.alphas])
                 architect.step()
+                value = float(outcomes[1].mean())
                 story.sums["arch_loss"] += value
                 story.sums["arch_steps"] += 1
                 if not math.isfinite(value):
@@ -209,17 +223,20 @@ def train_supernet(
                 choice = chooser(supernet.logits(), generator_of(seed, 3, step), progress)
             logits = run(supernet, images, choice, True, step)
             losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-            loss = selector.observe(positions, losses, logits, labels)
-            value = float(loss.detach())
+            loss = selector.weigh(positions, losses)
+            outcomes = of_all(positions, losses.detach(), logits.detach(), labels)
+            selector.note(*outcomes)
+            value = float(selector.weigh(*outcomes[:2]))
             if not math.isfinite(value):
                 raise Diverged(step + 1, value)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            average_gradients(weights)
             nn.utils.clip_grad_norm_(weights, settings.clip, foreach=True)
             optimizer.step()
-            story.sums["loss"] += value * len(labels)
-            story.sums["hits"] += int((logits.detach().argmax(1) == labels).sum())
-            story.sums["images"] += len(labels)
+            story.sums["loss"] += value * len(outcomes[0])
+            story.sums["hits"] += int((outcomes[2].argmax(1) == outcomes[3]).sum())
+            story.sums["images"] += len(outcomes[0])
 
             story.step += 1
             if story.step % entry_every == 0 or story.step == steps:
@@ -241,24 +258,79 @@ def train_supernet(
                     }
                 )  # fmt: skip
                 story.sums = dict.fromkeys(SUMS, 0.0)
-                if on_progress is not None:
+                if on_progress is not None and rank == 0:
                     on_progress(story.history[-1])
                 if settings.stop_skips is not None and skips >= settings.stop_skips:
                     story.stopped = f"{skips} skips"
                 elif settings.patience is not None and done - story.since >= settings.patience:
                     story.stopped = f"the same architecture for {done - story.since:g} epochs"
-                elif ends():
+                elif mean_of_all(float(rank == 0 and ends()), place) > 0:
                     story.stopped = "told to"
                 if audit_every and selector.record.spent - story.audited >= audit_every * len(weight_part):
                     story.audited = selector.record.spent
                     right = _right(supernet, weight_part, normalise, choice, run, story.step)
                     story.audits.append(audit_selection(selector, right).to_json())
-            if time.monotonic() - saved >= every_seconds:
+            if path is not None and time.monotonic() - saved >= every_seconds:
                 keep()
                 saved = time.monotonic()
     story.seconds = time.monotonic() - began
     keep()
     return story
+
+
+def in_precision(run: Callable[..., Tensor], settings: Settings, place: torch.device) -> Callable[..., Tensor]:
+    """The forward of a supernet in the precision of the settings."""
+    if settings.precision == "32-true":
+        return run
+
+    def lower(*args: Any) -> Tensor:
+        with torch.autocast(place.type, torch.bfloat16):
+            return run(*args)
+
+    return lower
+
+
+def placed() -> tuple[int, int]:
+    """The number of this process, and how many there are."""
+    together = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+
+
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Replaces gradients by their mean over the processes; one message for all."""
+    ranks = placed()[1]
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if ranks == 1 or not grads:
+        return
+    flat = torch.cat([grad.reshape(-1) for grad in grads])
+    dist.all_reduce(flat)
+    for grad, part in zip(grads, flat.div_(ranks).split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
+
+
+def mean_of_all(value: float, place: torch.device) -> float:
+    """The mean of a number over the processes."""
+    ranks = placed()[1]
+    if ranks == 1:
+        return value
+    box = torch.tensor([value], dtype=torch.float64 if place.type == "cpu" else torch.float32, device=place)
+    dist.all_reduce(box)
+    return float(box) / ranks
+
+
+def of_all(positions: Tensor, losses: Tensor, answers: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """The outcomes of a batch, joined with those of the other processes: positions, losses, logits, labels, in one
+    message of float64, which holds them all exactly.
+    """
+    ranks = placed()[1]
+    if ranks == 1:
+        return positions, losses, answers, labels
+    columns = [positions.to(losses.device)[:, None], losses[:, None], labels[:, None], answers]
+    table = torch.cat([column.double() for column in columns], 1)
+    boxes = [torch.empty_like(table) for _ in range(ranks)]
+    dist.all_gather(boxes, table)
+    whole = torch.cat(boxes)
+    return whole[:, 0].long(), whole[:, 1].float(), whole[:, 3:].float(), whole[:, 2].long()
 
 
 class _Called:
@@ -379,7 +451,7 @@ def architecture_gradient(
 
 
 class Feed:
-    """Batches of a selector's rounds, one after another."""
+    """Batches of a selector's rounds, one after another; in several processes each has its share of a batch."""
 
     def __init__(self, selector: Selector, part: Part, batch_size: int) -> None:
         self.selector, self.part, self.batch_size = selector, part, batch_size
@@ -392,7 +464,8 @@ class Feed:
         order = self.selector.record.subset
         low, high = (len(order) * (self.batch + i) // self.batches for i in (0, 1))
         self.batch += 1
-        positions = order[low:high]
+        rank, ranks = placed()
+        positions = order[low : high - (high - low) % ranks][rank::ranks]
         _, images, labels = self.part.batch(positions.numpy())
         return positions, images, labels
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -20,11 +20,15 @@ from archscout.space import Arch, SearchSpace
 
 @dataclass(frozen=True)
 class Found:
-    """What a differentiable search gives: the architecture, the supernet it was derived from, and how it went."""
+    """What a differentiable search gives: the architecture, the supernet it was derived from, and how it went.
+
+    options: those with which choice.relax makes such a supernet again.
+    """
 
     arch: Arch
     supernet: Any
     story: Story
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def darts(
@@ -81,7 +85,7 @@ def darts(
         choice = softmax(network.logits())
     if decide == "perturbation":
         choice = by_perturbation(network, choice, arch_data, mean=mean, std=std, seed=seed, device=device)
-    return Found(network.derive(choice), network, story)
+    return Found(network.derive(choice), network, story, dict(supernet or {}))
 
 
 def with_more(settings: Settings, more: dict[str, Any]) -> Settings:

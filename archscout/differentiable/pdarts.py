@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,7 +62,10 @@ def pdarts(
     settings: Settings | None = None,
     threads: int = 1,
     device: str = "cpu",
+    checkpoint: str | Path | None = None,
+    audit_every: float | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ends: Callable[[], bool] = lambda: False,
     **more: Any,
 ) -> Found:
     """Searches a space by progressive DARTS: three supernets, growing in depth, their options cut after each.
@@ -75,6 +79,8 @@ def pdarts(
     wait:       share of each stage's epochs in which only weights are trained.
     make_selector, make_arch_selector:  (part, stage) -> Selector of that stage, or None for all images.
     supernet:   options of the space's supernets, such as channels; see DARTS.
+    checkpoint: file beside which each stage keeps one of its own; a search that was killed goes on from the last.
+    ends:       asked at each entry of the history; true ends the stage that is under way, and so each later one.
     settings:   of each stage; `epochs` are those of one stage (25 in the paper). **more are single fields of it.
 
     Costs the sum over stages; a deeper supernet pays for fewer options. Source: Chen, Xie, Wu and Tian 2019,
@@ -89,7 +95,8 @@ def pdarts(
     for stage, (depth, count, rate) in enumerate(stages):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1000 * stage)
-            network = relax(space, "pdarts", **{**(supernet or {}), "cells": depth, "allowed": allowed})
+            made = {**(supernet or {}), "cells": depth, "allowed": allowed}
+            network = relax(space, "pdarts", **made)
         if stage == 0:
             widest = max(len(ops) for ops in network.allowed)
             if count < widest:
@@ -99,19 +106,30 @@ def pdarts(
             selector=make_selector(weight_data, stage) if make_selector else None,
             arch_selector=make_arch_selector(arch_data, stage) if make_arch_selector else None,
             forward=skip_dropout(network, rate, seed + stage, settings, len(weight_data)), penalty=penalty,
-            threads=threads, device=device, on_progress=on_progress,
+            threads=threads, device=device, checkpoint=of_stage(checkpoint, stage), audit_every=audit_every,
+            on_progress=on_progress, ends=ends,
         )  # fmt: skip
         shift = whole.seconds
         for entry in story.history:
             whole.history.append({**entry, "stage": stage, "seconds": entry["seconds"] + shift})
         whole.alphas += story.alphas
+        whole.audits += story.audits
+        whole.stopped = story.stopped
         whole.seconds += story.seconds
         whole.step += story.step
         with torch.no_grad():
             choice = softmax(network.logits())
         if stage + 1 < len(schedule.depths):
             allowed = strongest(choice, network.allowed, schedule.options[stage + 1])
-    return Found(network.derive(cap_skips(network, choice, most_skips)), network, whole)
+    return Found(network.derive(cap_skips(network, choice, most_skips)), network, whole, made)
+
+
+def of_stage(checkpoint: str | Path | None, stage: int) -> Path | None:
+    """The file of one stage's checkpoint."""
+    if checkpoint is None:
+        return None
+    path = Path(checkpoint)
+    return path.with_name(f"{path.stem}-stage{stage}{path.suffix}")
 
 
 def with_given(

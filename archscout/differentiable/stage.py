@@ -6,7 +6,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from archscout.config import Config
 from archscout.data import Data, Part
 from archscout.differentiable.bilevel import Settings, train_supernet
 from archscout.differentiable.choice import chosen, relax
-from archscout.differentiable.tas import full_macs, tas
+from archscout.differentiable.several import on_several
+from archscout.differentiable.tas import full_macs
 from archscout.errors import UserError
 from archscout.naming import word
 from archscout.progress import progress
@@ -29,6 +31,11 @@ from archscout.split import split
 
 log = logging.getLogger("archscout")
 EPOCHS = 25.0  # of a search given by counts
+RATES: dict[str, dict[str, Any]] = {
+    "darts": {},
+    "pdarts": {"arch_lr": 6e-4},
+    "tas": {"lr": 0.1, "weight_decay": 5e-4, "arch_lr": 1e-3},
+}
 
 
 def search_supernet(
@@ -52,7 +59,9 @@ def search_supernet(
     supernet = relax(space, name)  # refuses an unsupported pair before anything is computed
     part = data.part("train")
     weight_part, arch_part = halves(part, config.seed)
-    settings = Settings(flip=bool(data.mirrors), batch_size=64 if len(weight_part) >= 640 else 16)
+    settings = Settings(
+        flip=bool(data.mirrors), batch_size=64 if len(weight_part) >= 640 else 16, **RATES.get(name, {}),
+    )  # fmt: skip
     if seconds is None:
         epochs = EPOCHS
     else:
@@ -62,73 +71,48 @@ def search_supernet(
         )["seconds"]
         epochs = max(seconds / step, 4) * settings.batch_size / len(weight_part)
     surrogate = linear_costs(costing, np.random.default_rng([config.seed, 3]), supernet=supernet)
-    selectors = {
-        key: make_selector(select, one, seed=config.seed + number, share=config.share, cache=embeddings)
-        for number, (key, one) in enumerate({"selector": weight_part, "arch_selector": arch_part}.items())
-    }
     limits = {k: v for k, v in costing.limits.items() if k in surrogate}
-    ends = None if seconds is None else time.monotonic() + 1.1 * seconds
-
-    def penalty(choice: Tensor) -> Tensor:
-        over = [torch.relu(expected(surrogate[key], choice) / limit - 1) for key, limit in limits.items()]
-        return 2.0 * torch.stack(over).sum() if over else choice.sum() * 0
+    several = config.devices > 1  # processes of their own, to which the bar cannot travel
+    choosing = partial(selector_of, select=select, seed=config.seed, share=config.share, cache=embeddings)
+    stages = 3 if name == "pdarts" else 1
+    options: dict[str, Any] = {
+        "seed": config.seed, "mean": data.mean, "std": data.std, "threads": config.train_threads,
+        "device": config.device, "penalty": Excess({k: surrogate[k] for k in limits}, limits),
+        "settings": replace(settings, epochs=epochs / stages, report=min(1.0, epochs / stages / 10)),
+        "checkpoint": run.folder / "checkpoints" / "supernet.pt",
+        "audit_every": None if select == "full" else epochs / stages / 5,
+    }  # fmt: skip
+    if name == "tas":
+        options["target"] = tas_target(space, costing.limits)
+    if seconds is not None:
+        options["ends"] = Deadline(time.monotonic() + 1.1 * seconds)
+    if name == "pdarts":
+        options |= {"make_selector": choosing, "make_arch_selector": choosing}
+    else:
+        options |= {"selector": choosing(weight_part, 0), "arch_selector": choosing(arch_part, 1)}
 
     def work() -> dict[str, Any]:
         with progress(f"{name}: training the supernet", epochs) as bar:
             seen = [0.0]
 
+            def text_of(arch: list[int]) -> str:
+                text = space.format(tuple(arch))
+                return text if len(text) <= 64 else f"{text[:61]}..."
+
             def shown(entry: dict[str, Any]) -> None:
-                bar.advance(entry["epoch"] - seen[0], note=f"entropy {entry['entropy']:.2f}, {entry['skips']} skips")
+                step = entry["epoch"] - seen[0]
+                bar.advance(
+                    step if step > 0 else entry["epoch"],  # a stage of pdarts begins at 0 again
+                    note=f"entropy {entry['entropy']:.2f}, {entry['skips']} skips, now {text_of(entry['arch'])}",
+                )
                 seen[0] = entry["epoch"]
 
-            common: dict[str, Any] = {
-                "seed": config.seed, "mean": data.mean, "std": data.std, "threads": config.train_threads,
-                "device": config.device, "on_progress": shown, **selectors,
-            }  # fmt: skip
-            checkpoint = run.folder / "checkpoints" / "supernet.pt"
-            if name == "tas":
-                target = tas_target(space, costing.limits)
-                found = tas(
-                    space,
-                    weight_part,
-                    arch_part,
-                    target=target,
-                    penalty=penalty,
-                    checkpoint=checkpoint,
-                    settings=tas_settings(settings, epochs),
-                    **common,
-                )
-            elif name == "pdarts":
-                for key in selectors:
-                    common.pop(key)
-                making = {
-                    f"make_{key}": lambda one, stage: make_selector(
-                        select, one, seed=config.seed + stage, share=config.share, cache=embeddings
-                    )
-                    for key in selectors
-                }
-                found = method(
-                    space,
-                    weight_part,
-                    arch_part,
-                    settings=replace(settings, epochs=epochs / 3, arch_lr=6e-4),
-                    penalty=penalty,
-                    **making,
-                    **common,
-                )
+            if several:
+                found = on_several(method, config.devices, space, weight_part, arch_part, **options)
             else:
-                found = method(
-                    space,
-                    weight_part,
-                    arch_part,
-                    settings=replace(settings, epochs=epochs),
-                    penalty=penalty,
-                    checkpoint=checkpoint,
-                    ends=lambda: ends is not None and time.monotonic() > ends,
-                    **common,
-                )
+                found = method(space, weight_part, arch_part, on_progress=shown, **options)
         with torch.no_grad():
-            choice = found.supernet.logits().softmax(-1)
+            choice = found.supernet.logits().softmax(-1).cpu()
         arch = within_limits(costing, choice, found.arch, supernet=supernet)
         return {
             "method": name, "arch": space.format(arch), "derived": space.format(found.arch), "epochs": epochs,
@@ -136,6 +120,36 @@ def search_supernet(
         }  # fmt: skip
 
     return space.parse(run.once("supernet", work)["arch"])
+
+
+def selector_of(part: Part, number: int, *, select: Any, seed: int, share: float, cache: str | None) -> Any:
+    """The selector of one half, or of one stage, of a search; None for all images."""
+    return make_selector(select, part, seed=seed + number, share=share, cache=cache)
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A penalty: twice the sum of the shares by which expected costs exceed their limits.
+
+    models: of each cost, see linear_costs. A class, so that it travels to other processes.
+    """
+
+    models: Mapping[str, tuple[float, Tensor]]
+    limits: Mapping[str, float]
+
+    def __call__(self, choice: Tensor) -> Tensor:
+        over = [torch.relu(expected(self.models[key], choice) / limit - 1) for key, limit in self.limits.items()]
+        return 2.0 * torch.stack(over).sum() if over else choice.sum() * 0
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """Whether a moment of time.monotonic, in seconds, has passed."""
+
+    ends: float
+
+    def __call__(self) -> bool:
+        return time.monotonic() > self.ends
 
 
 def halves(part: Part, seed: int) -> tuple[Part, Part]:
@@ -182,10 +196,6 @@ def tas_target(space: SearchSpace, limits: Mapping[str, float]) -> float | None:
     if "macs" not in limits:
         return None if limits else 0.5
     return float(min(max(limits["macs"] / full_macs(relax(space, "tas")) * 0.95, 0.02), 0.98))
-
-
-def tas_settings(settings: Settings, epochs: float) -> Settings:
-    return replace(settings, epochs=epochs, lr=0.1, weight_decay=5e-4, arch_lr=1e-3)
 
 
 def linear_costs(

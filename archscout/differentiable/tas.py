@@ -38,6 +38,7 @@ def tas(
     checkpoint: Any = None,
     audit_every: float | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ends: Callable[[], bool] = lambda: False,
     **more: Any,
 ) -> Found:
     """Searches the shape of a network under a target of multiply-adds by transformable architecture search.
@@ -84,7 +85,7 @@ def tas(
     story = train_supernet(
         network, weight_data, arch_data, settings, seed=seed, mean=mean, std=std, selector=selector,
         arch_selector=arch_selector, chooser=chooser, penalty=steered, threads=threads, device=device,
-        checkpoint=checkpoint, audit_every=audit_every, on_progress=on_progress,
+        checkpoint=checkpoint, audit_every=audit_every, on_progress=on_progress, ends=ends,
     )  # fmt: skip
     with torch.no_grad():
         choice = softmax(network.logits())

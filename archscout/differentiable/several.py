@@ -1,0 +1,61 @@
+"""A differentiable search in several processes, one per GPU: one supernet, the same in all, and one architecture."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from archscout.differentiable.bilevel import Story
+from archscout.differentiable.choice import relax
+from archscout.differentiable.darts import Found
+from archscout.errors import UserError
+from archscout.naming import word
+from archscout.space import SearchSpace
+
+
+def on_several(method: Callable[..., Found], devices: int, space: SearchSpace, *parts: Any, **options: Any) -> Found:
+    """What `method(space, *parts, **options)` finds with `devices` processes that share every batch.
+
+    Use it where one GPU is too slow; on the CPU threads serve better, and it is there for tests. Everything given must
+    be picklable, which closures are not, and spaces only as portable(...). Starting costs some seconds. Under torchrun,
+    call the method itself: it takes its share of each batch wherever torch.distributed is initialised.
+    """
+    if devices < 2:
+        return method(space, *parts, **options)
+    place = str(options.get("device", "cpu"))
+    if ":" in place:
+        raise UserError(f"a search on {devices} devices wants the kind alone, cpu or cuda, got device {place}")
+    if place == "cuda" and torch.cuda.device_count() < devices:
+        raise UserError(f"{devices} GPUs were asked for, this machine has {torch.cuda.device_count()}")
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_work, (folder, devices, method, space, parts, options), nprocs=devices)
+        arch, weights, made, story = torch.load(Path(folder) / "answer.pt", weights_only=True, map_location="cpu")
+    supernet = relax(space, word(method), **made)
+    supernet.load_state_dict(weights)
+    return Found(tuple(arch), supernet, Story(**story), made)
+
+
+def _work(
+    rank: int, folder: str, devices: int, method: Callable[..., Found], space: SearchSpace, parts: Any, options: Any
+) -> None:
+    """One process of several; the first leaves what was found in a file."""
+    device = str(options.get("device", "cpu"))
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+        options = {**options, "device": f"cuda:{rank}"}
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=devices)
+    try:
+        found = method(space, *parts, **options)
+        if rank == 0:
+            content = (list(found.arch), found.supernet.state_dict(), found.options, asdict(found.story))
+            torch.save(content, Path(folder) / "answer.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
