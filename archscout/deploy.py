@@ -591,6 +591,7 @@ def _session(model: str | Path | bytes, threads: int, provider: str = "CPUExecut
             f"onnxruntime here has no {provider} (it has {', '.join(onnxruntime.get_available_providers())}); "
             "install the build for your device, such as onnxruntime-gpu, or take --device cpu"
         )
+    _require_alone(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -601,6 +602,29 @@ def _session(model: str | Path | bytes, threads: int, provider: str = "CPUExecut
     except Exception as error:
         what = "the exported network" if isinstance(model, bytes) else f"'{model}'"
         raise UserError(f"ONNX Runtime cannot load {what} ({_line(error)}); wanted an ONNX file") from None
+
+
+def _require_alone(model: str | Path | bytes) -> None:
+    """UserError for an ONNX file that would read weights from other files, which may lie anywhere."""
+    import onnx
+
+    try:
+        proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model, load_external_data=False)
+    except Exception:  # ONNX Runtime will say what is wrong with it
+        return
+    waiting: list[Any] = [proto]
+    while waiting:  # tensors may lie deep in the attributes of nested graphs
+        message = waiting.pop()
+        if isinstance(message, onnx.TensorProto):
+            if message.data_location == onnx.TensorProto.EXTERNAL:
+                raise UserError(
+                    f"'{model if isinstance(model, str | Path) else 'the network'}' keeps weights in other "
+                    "files, which are not read; save it as one file"
+                )
+            continue
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                waiting += [value] if hasattr(value, "ListFields") else value
 
 
 def _what_it_wants(session: Any, path: str | Path) -> tuple[list[str], Shape]:

@@ -86,7 +86,10 @@ def resnet_cifar(path: str | Path, depth: int) -> nn.Module:
         raise UserError(f"cannot read the weights '{path}' ({error.strerror}); check the path") from None
     except Exception as error:
         raise UserError(f"'{path}' holds no weights that can be read safely ({type(error).__name__})") from None
-    stored = {k.removeprefix("module."): v for k, v in content.get("state_dict", content).items()}
+    stored = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(stored, dict) or not all(isinstance(k, str) for k in stored):
+        raise UserError(f"'{path}' holds no state dict; save network.state_dict() with torch.save")
+    stored = {k.removeprefix("module."): v for k, v in stored.items()}
     picks: dict[str, Any] = {f"depth{s}": blocks for s in (1, 2, 3)} | dict.fromkeys(names_of(blocks), 1.0)
     network = Network(picks, (3, 32, 32), 10, blocks, 16, block=Subsampled)
     names = {"conv1": "stem", "bn1": "norm", "linear": "classifier", "fc": "classifier"}

@@ -57,6 +57,7 @@ from archscout.spaces import SPACES
 from archscout.spaces.plain import plain
 from archscout.strategies import STRATEGIES
 from archscout.strategies.strategy import Goal
+from archscout.trust import code_in, require_trust, seal
 from archscout.verify import Entrant, Trainer, choose, initialise, largest_within, verify
 
 log = logging.getLogger("archscout")
@@ -77,15 +78,27 @@ class Methods:
     select: Any
 
 
-def search(data: Any, *, out: str | Path | None = None, config: str | Path | None = None, **settings: Any) -> Result:
+def search(
+    data: Any,
+    *,
+    out: str | Path | None = None,
+    config: str | Path | None = None,
+    trust: bool = False,
+    **settings: Any,
+) -> Result:
     """Find, verify, train, audit and export the network for some images under limits; the whole main job.
 
     data: image folder, .npz file, torchvision:NAME, digits, a torch Dataset of (image, label), or a pair (X, y).
     out: the run folder, new; default runs/NAME-N.  settings: the fields of Config (`archscout search --help` explains
     each); `space`, `strategy`, `proxies` and `select` may also be objects of your own.  Takes the budget (20 minutes
-    unless given). Raises UserError for what the person can mend.
+    unless given).  trust: import the code that `config` names, where it is of a run that was not made here. Raises
+    UserError for what the person can mend.
     """
-    merged = {**(read_toml(config) if config else {}), **{k: v for k, v in settings.items() if v is not None}}
+    given = {**settings, "data": data}
+    from_file = {k: v for k, v in (read_toml(config) if config else {}).items() if given.get(k) is None}
+    if config and (Path(config).parent / "trials.jsonl").exists():  # of a run, perhaps of somebody else's
+        require_trust(Path(config).parent, code_in(from_file), trust)
+    merged = {**from_file, **{k: v for k, v in settings.items() if v is not None}}
     if merged.get("recipe", "auto") != "auto":
         raise UserError("search compares networks by its own recipe; then type: archscout train RUN --recipe NAME")
     settings_, methods = name_methods(data if data is not None else merged.pop("data", None), merged)
@@ -101,6 +114,7 @@ def search(data: Any, *, out: str | Path | None = None, config: str | Path | Non
 def begun(config: Config) -> Iterator[Run]:
     """A new run; if the person has something to mend before it has a plan, its folder goes and can be used again."""
     run = Run.create(config.out, config.to_toml())
+    seal(run.folder, config.model_dump())
     planned = True
     try:
         yield run
@@ -115,13 +129,15 @@ def begun(config: Config) -> Iterator[Run]:
             shutil.rmtree(run.folder, ignore_errors=True)
 
 
-def resume(folder: str | Path, **methods: Any) -> Result:
+def resume(folder: str | Path, *, trust: bool = False, **methods: Any) -> Result:
     """Continue a run that was stopped, from its log; nothing that it had computed is computed again.
 
     methods: `data`, `space`, `strategy`, `proxies`, `select` that were given as objects and cannot be found by name.
+    trust: import the code that the run names (module:function), though it was not made here.
     """
     with Run.open(folder) as run:
-        values = read_toml(run.folder / "config.toml")
+        values = Result(folder).config
+        require_trust(folder, code_in({k: v for k, v in values.items() if methods.get(k) is None}), trust)
         if values["data"].startswith("object:") and methods.get("data") is None:
             raise UserError(
                 f"the data of run {folder} were a Python object; go on from Python: "
@@ -139,13 +155,14 @@ def train(
     space: Any = None,
     arch: str | None = None,
     out: str | Path | None = None,
+    trust: bool = False,
     **settings: Any,
 ) -> Result:
     """Train one architecture fully, audit and export it: the winner of `run` again, or `arch` of `space` on `data`.
 
     Give `epochs` for a reproducible run or `budget` for a time. `recipe`: "auto", a name of archscout.recipes (with the
     epochs that are published with it if none are given), or a function like those. No search and no verification take
-    place.
+    place. trust: import the code that `run` names, though it was not made here.
     """
     settings = {name: value for name, value in settings.items() if value is not None}
     settings["recipe"] = recipe = address(settings.get("recipe", "auto"))
@@ -154,10 +171,13 @@ def train(
     find("recipe", recipe, RECIPES)  # refuses an unknown one before anything is read
     if run is not None:
         source = Result(run)
-        base = read_toml(Path(run) / "config.toml")
-        data = base["data"] if data is None else data
+        base = source.config
         arch = arch or source.best["arch"]
-        space = space or json.loads((source.folder / "architecture.json").read_text(encoding="utf-8"))["factory"]
+        used = {"data": base["data"] if data is None else None, "space": source.about["factory"] if not space else None}
+        require_trust(run, code_in(used), trust)
+        if used["space"] != base.get("space"):  # what is sealed is the config
+            require_trust(source.folder / "architecture.json", code_in({"space": used["space"]}), trust)
+        data, space = used["data"] if data is None else data, space or used["space"]
         settings = {**{k: base[k] for k in ("data_root", "size", "group", "metric", "flip") if k in base}, **settings}
     if arch is None or data is None:
         raise UserError("train wants a run folder, or --data with --space and --arch; see archscout train --help")

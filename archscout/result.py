@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from archscout.candidates import Candidates
 from archscout.errors import UserError
+from archscout.files import refuse_exits
+from archscout.trust import code_in, require_trust
 
 if TYPE_CHECKING:
     import pandas
@@ -24,8 +26,9 @@ class Result:
     Raises UserError where the folder is no run, or where what is asked for was not reached yet.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *, trust: bool = False) -> None:
+        """trust: import the code that the run names (a space, data of your own), though it was not made here."""
+        self.folder, self.trust = Path(folder), trust
         self.events = Events(self.folder)
 
     def __repr__(self) -> str:
@@ -60,6 +63,39 @@ class Result:
             "energy": deployed.get("energy"),
             "int8": last(self.events, "int8"),
         }
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What the run was asked for: the values of config.toml."""
+        from archscout.config import read_toml
+
+        values = read_toml(self.folder / "config.toml")
+        if not isinstance(values.get("data"), str):
+            raise UserError(f"config.toml of run {self.folder} names no data; put it back as the run wrote it")
+        return values
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """The winner as architecture.json describes it: space, factory, arch, input_shape, classes, mean, std."""
+        place = self.folder / "architecture.json"
+        try:
+            found = json.loads(place.read_text(encoding="utf-8"))
+            shape, classes = found["input_shape"], found["classes"]
+            good = (
+                all(isinstance(found[name], str) for name in ("factory", "arch"))
+                and len(shape) == 3
+                and all(isinstance(side, int) and 0 < side <= 65536 for side in shape)
+                and isinstance(classes, list)
+                and all(isinstance(name, str) for name in classes)
+                and all(len(list(map(float, found[name]))) == shape[0] for name in ("mean", "std"))
+            )
+        except FileNotFoundError:
+            raise UserError(f"run {self.folder} has no winner yet; type: archscout resume {self.folder}") from None
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            good = False
+        if not good:
+            raise UserError(f"{place} is damaged; type: archscout resume {self.folder}, which writes it again")
+        return found
 
     @cached_property
     def candidates(self) -> Candidates:
@@ -103,13 +139,13 @@ class Result:
 
         UserError if they changed since.
         """
-        import tomllib
-
         from archscout.data import load
 
-        config = tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))
+        config = self.config
         if source is None and config["data"].startswith("object:"):
             raise UserError(f"the data of run {self.folder} were a Python object; give them from Python, data=...")
+        if source is None:
+            require_trust(self.folder, code_in({"data": config["data"]}), self.trust)
         names = ("size", "seed", "group", "data_root", "strict")
         found = load(source if source is not None else config["data"], **{k: config[k] for k in names if k in config})
         if found.fingerprint != self.events["data"]["fingerprint"]:
@@ -122,8 +158,12 @@ class Result:
         from archscout.naming import find
         from archscout.spaces import SPACES
 
-        about = json.loads((self.folder / "architecture.json").read_text(encoding="utf-8"))
-        space = find("space", about["factory"], SPACES)
+        about, named = self.about, self.about["factory"]
+        if named not in SPACES and ":" in named:
+            require_trust(self.folder, [named], self.trust)
+            if named != self.config.get("space"):
+                require_trust(self.folder / "architecture.json", [named], self.trust)
+        space = find("space", named, SPACES)
         if callable(space):
             space = space(tuple(about["input_shape"]), len(about["classes"]))
         model = space.build(space.parse(about["arch"]))
@@ -134,7 +174,7 @@ class Result:
         """Write the trained network as one ONNX file, normalisation inside; checked against torch. Takes seconds."""
         from archscout.deploy import export_onnx
 
-        about = json.loads((self.folder / "architecture.json").read_text(encoding="utf-8"))
+        about = self.about
         export_onnx(
             self.model(),
             path,
@@ -164,6 +204,7 @@ class Events(Mapping[str, Any]):
         self._path = folder / "trials.jsonl"
         if not (folder / "config.toml").is_file() or not self._path.is_file():
             raise UserError(f"'{folder}' is no run: wanted a folder that archscout search made")
+        refuse_exits(folder)
         self._values: dict[str, Any] = {}
         self._trials: dict[str, tuple[int, int]] = {}
         self.candidates = Candidates()

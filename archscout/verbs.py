@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archscout.errors import UserError
+from archscout.files import refuse_exits
 
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:
@@ -17,16 +18,19 @@ def report(run: str | Path, out: str | Path | None = None) -> Path:
     return write_report(facts_of(run), Path(out) if out else Path(run) / "report.html")
 
 
-def export(run: str | Path, out: str | Path | None = None, *, int8: bool = False, data: Any = None) -> Path:
+def export(
+    run: str | Path, out: str | Path | None = None, *, int8: bool = False, data: Any = None, trust: bool = False
+) -> Path:
     """Write the winner of a finished run as one ONNX file, checked against torch; its path. Takes seconds.
 
     int8: write it with 8-bit weights and activations (default RUN/model.int8.onnx), calibrated on training images, and
     keep its accuracy on the test images beside that before, in `Result.best["int8"]` and the report. Nothing is decided
-    by that look at the test images. data: the images, where they were objects of Python.
+    by that look at the test images. data: the images, where they were objects of Python. trust: import the code that
+    the run names, though it was not made here.
     """
     from archscout.result import Result
 
-    result = Result(run)
+    result = Result(run, trust=trust)
     if not (result.folder / "weights.safetensors").exists():
         raise UserError(f"run {run} has no trained weights yet; type: archscout resume {run}")
     if int8:
@@ -56,6 +60,8 @@ def predict(run: str | Path, images: Sequence[str | Path]) -> list[Any]:
     from archscout.deploy import predict as predict_onnx
 
     path = Path(run)
+    if path.is_dir():
+        refuse_exits(path)
     model = path / "model.onnx" if path.is_dir() else path
     if not model.exists():
         raise UserError(f"there is no {model}; finish the run first: archscout resume {run}")

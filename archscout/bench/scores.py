@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,11 @@ def read_scores(path: str | Path, table: Table) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            columns = {name: file[name] for name in file.files}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                columns = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, KeyError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
+            raise UserError(f"cannot read {path} as plain arrays ({str(error)[:100]}); save it with np.savez") from None
     else:
         frame = read_frame(path)
         columns = {str(name): frame[name].to_numpy() for name in frame.columns}

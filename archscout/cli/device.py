@@ -32,6 +32,7 @@ def add(
     runtime: Annotated[str | None, typer.Option(help="What a CSV was measured with, like tflite.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads that a CSV was measured with.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a device of that name.")] = False,
+    trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
     """Keep a device under a name: its latency and energy are then predicted for any network."""
@@ -39,7 +40,7 @@ def add(
 
     row = add_device(
         name, file, power=power, space=space, input_shape=input_shape, classes=classes, runtime=runtime,
-        threads=threads, replace=replace,
+        threads=threads, replace=replace, trust=trust,
     )  # fmt: skip
     notes = row.pop("notes")
     options.show([row], as_json)
@@ -67,13 +68,14 @@ def check(
     file: Annotated[
         Path, typer.Argument(help="measured.json of a kit that was written with --run.", show_default=False)
     ],
+    trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
     """Keep what a run's winner really takes on another device, and say whether its limits hold there."""
     from archscout.costs.limits import format_cost
     from archscout.devices.shelf import check_device
 
-    found = check_device(run, file)
+    found = check_device(run, file, trust=trust)
     if as_json:
         print(options.json.dumps(found))
         return

@@ -19,12 +19,13 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="8-bit weights and activations, calibrated on training images.")
     ] = False,
+    trust: options.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print path and, with --int8, what it cost as JSON.")] = False,
 ) -> None:
     """Write a run's trained network as one ONNX file, normalisation inside; --int8: quantized, and what that cost."""
     from archscout.verbs import export as write
 
-    path = write(run, out, int8=int8)
+    path = write(run, out, int8=int8, trust=trust)
     found = None
     if int8:
         from archscout.result import Result

@@ -46,10 +46,16 @@ Flip = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Everything random follows from it.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
-Devices = Annotated[int | None, typer.Option(help="GPUs for the full training.")]
+Devices = Annotated[int | None, typer.Option(help="GPUs for the training of a supernet and the full training.")]
 TrainThreads = Annotated[int | None, typer.Option(help="Threads of the full training (default: all cores).")]
 Out = Annotated[Path | None, typer.Option(help="New run folder (default: runs/DATA-SPACE-N).")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any of these settings; flags win.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run the code that a run or file names (module:function), though it was not made here by you."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Run = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
 

@@ -37,6 +37,7 @@ def profile(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for everything, each repeat included.")] = None,
     page: Annotated[Path | None, typer.Option(help="HTML file for a page with the distribution of the times.")] = None,
+    trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure a network on this machine: latency with its interval, energy, power, memory, and what disturbed it."""
@@ -46,6 +47,7 @@ def profile(
     found = profile_network(
         model, space=space, input_shape=input_shape, classes=classes, device=device or "cpu", runtime=runtime,
         batch=batch, threads=threads, seconds=seconds, precision=precision, power=power, out=out, page=page,
+        trust=trust,
     )  # fmt: skip
     if as_json:
         print(options.json.dumps({k: v for k, v in found.items() if k != "samples"}, indent=1))

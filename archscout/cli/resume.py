@@ -6,8 +6,8 @@ from archscout.cli import app, options
 
 
 @app.command()
-def resume(run: options.Run, as_json: options.Json = False) -> None:
+def resume(run: options.Run, trust: options.Trust = False, as_json: options.Json = False) -> None:
     """Continue a run that was stopped; nothing already computed is computed again."""
     from archscout.pipeline import resume as run_resume
 
-    options.conclude(run_resume(run), as_json)
+    options.conclude(run_resume(run, trust=trust), as_json)

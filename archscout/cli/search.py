@@ -39,6 +39,7 @@ def search(
     group: options.Group = None,
     strict: options.Strict = None,
     config: options.ConfigFile = None,
+    trust: options.Trust = False,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:

@@ -30,6 +30,7 @@ def train(
     size: options.Size = None,
     group: options.Group = None,
     strict: options.Strict = None,
+    trust: options.Trust = False,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:

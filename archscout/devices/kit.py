@@ -143,7 +143,7 @@ def _winner(run: Path, folder: Path) -> dict[str, Any]:
     result = Result(run)
     if not (run / "model.onnx").exists():
         raise UserError(f"run {run} has no model.onnx yet; type: archscout resume {run}")
-    about = json.loads((run / "architecture.json").read_text(encoding="utf-8"))
+    about = result.about
     shutil.copyfile(run / "model.onnx", folder / WINNER)
     costs = result.best["costs"]
     return {

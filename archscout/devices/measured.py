@@ -63,12 +63,14 @@ def read_measured(
     classes: int | None = None,
     runtime: str | None = None,
     threads: int | None = None,
+    trust: bool | Sequence[str] = False,
 ) -> Measured:
     """The networks and their timings in a file: measured.json of a bench kit, or a CSV with a row a network.
 
     A CSV has a column `arch`, one of latency whose name is a unit (`ms`, `us`, `s`, or `latency_ms` and so on), and
     perhaps one of energy (`mJ`, `uJ`, `J`, `energy_mJ`); its networks are of `space` for images of `input_shape` and
     `classes`. A value that is empty, nan or -1 is missing and left out; any other that is not above zero is an error.
+    trust: whether a kit's file may name search spaces as module:function, which are then imported; or which.
     Raises UserError that names the row for what cannot be read.
     """
     path = Path(path)
@@ -81,7 +83,7 @@ def read_measured(
     except UnicodeDecodeError:
         raise UserError(f"{path} is no text file; give the measured.json of a bench kit, or a CSV") from None
     if text.lstrip().startswith("{"):
-        return _from_kit(path, text)
+        return _from_kit(path, text, trust)
     if space is None or input_shape is None or classes is None:
         raise UserError(
             f"{path} is a CSV, so say whose architectures these are: --space NAME --input-shape 3x32x32 --classes 10"
@@ -89,11 +91,11 @@ def read_measured(
     return _from_csv(path, text, space, input_shape, classes, runtime or "unknown", threads or 1)
 
 
-def _from_kit(path: Path, text: str) -> Measured:
+def _from_kit(path: Path, text: str, trust: bool | Sequence[str]) -> Measured:
     wrong = f"{path} is no measurement of a bench kit"
     try:
         found = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{wrong}: it is no JSON ({error}); run bench.py again on the device") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         kind = found.get("format") if isinstance(found, dict) else None
@@ -109,6 +111,11 @@ def _from_kit(path: Path, text: str) -> Measured:
         for place, row in enumerate(found["networks"], 1):
             shape, classes = tuple(int(side) for side in row["input_shape"]), int(row["classes"])
             key = (row["space"], shape, classes)
+            if ":" in row["space"] and trust is not True and row["space"] not in (trust or ()):
+                raise UserError(
+                    f"network {place} of {path} is of the space '{row['space']}', which is code that would be run; "
+                    "if you trust it and this file, add --trust"
+                )
             if key not in spaces:
                 spaces[key] = _space(row["space"], shape, classes)
             what = f"network {place} of {path} ({row['file']})"
@@ -118,7 +125,7 @@ def _from_kit(path: Path, text: str) -> Measured:
             value, energy = _value(latency, what, "latency"), _value(row.get("energy"), what, "energy")
             rows.append(Row(spaces[key], arch, value, energy, reason, bool(row.get("check"))))
         threads, device, source = int(found["threads"]), str(found["device"]), found.get("energy_source")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{wrong}: {type(error).__name__} {error}; run bench.py again on the device") from None
     return _checked(path, rows, device, str(found.get("runtime", "unknown")), threads, source or "")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import tomllib
 from datetime import UTC, datetime
@@ -18,18 +17,15 @@ from archscout.devices.profile import Profile, fit_profile, trace_of
 from archscout.errors import UserError, unknown
 from archscout.files import write_whole
 from archscout.space import SearchSpace
+from archscout.trust import FOLDER, home, require_trust
 
 FORMAT = "archscout-device/1"
 FEW = 60  # measured networks of one space below which other devices help to predict the rest
-FOLDER = "ARCHSCOUT_CONFIG"  # environment variable that names another folder for what archscout keeps of a person
 
 
 def shelf() -> Path:
     """The folder of device files: $ARCHSCOUT_CONFIG/devices, or in the user's config folder ($XDG_CONFIG_HOME)."""
-    import platformdirs
-
-    home = os.environ.get(FOLDER)
-    return (Path(home) if home else Path(platformdirs.user_config_path("archscout"))) / "devices"
+    return home() / "devices"
 
 
 def add_device(
@@ -43,20 +39,24 @@ def add_device(
     runtime: str | None = None,
     threads: int | None = None,
     replace: bool = False,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Fit and keep what predicts latency and energy on another device, from timings that were measured there.
 
     file: the measured.json of a bench kit, or a CSV of architectures of `space` (see `measured.read_measured`).
     power: watts that the device draws while it works, such as "3W" read off a meter at its plug, for energies where
-    none were measured. runtime, threads: what a CSV was measured with. Takes seconds for a kit. Returns the row of
-    `known_devices`, with `notes` on what was left out. Raises UserError for a bad file, and for a name that is taken.
+    none were measured. runtime, threads: what a CSV was measured with. trust: import the search spaces of your own that
+    the file names, as module:function. Takes seconds for a kit. Returns the row of `known_devices`, with `notes` on
+    what was left out. Raises UserError for a bad file, and for a name that is taken.
     """
     path = _place(name)
     if path.exists() and not replace:
         raise UserError(f"there is a device '{name}' already; add --replace, or type: archscout device remove {name}")
     shape = input_shape_of(input_shape) if isinstance(input_shape, str) else input_shape
     notes = []
-    measured = read_measured(file, space=space, input_shape=shape, classes=classes, runtime=runtime, threads=threads)
+    measured = read_measured(
+        file, space=space, input_shape=shape, classes=classes, runtime=runtime, threads=threads, trust=trust
+    )
     watts = None if power is None else parse_value("power", power)
     profile = fit_device(measured, watts)
     if len({space.name for space, _ in measured.archs}) == 1 and len(measured.archs) < FEW:
@@ -120,19 +120,19 @@ def few_of(measured: Measured, name: str) -> dict[str, Any]:
     return {**about, "samples": dict(zip(texts, measured.latencies, strict=True)), "sources": sources}
 
 
-def check_device(run: str | Path, file: str | Path) -> dict[str, Any]:
+def check_device(run: str | Path, file: str | Path, *, trust: bool = False) -> dict[str, Any]:
     """Keep what the winner of a run measures on the device that its limits are of, and say whether they hold.
 
     file: the measured.json of a kit that was written with `bench-kit --run`. Writes one event and the report. Returns
     device, latency and energy (None if not measured), and `limits`: of each limited one whether it holds. UserError
-    where the file lacks this winner.
+    where the file lacks this winner. trust: import a search space of your own though the run was not made here.
     """
     from archscout.result import Result
     from archscout.run import Run
     from archscout.verbs import report
 
-    best = Result(run).best
-    about = json.loads((Path(run) / "architecture.json").read_text(encoding="utf-8"))
+    result = Result(run, trust=trust)
+    best, about = result.best, result.about
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"))
         rows = [row for row in found["networks"] if row["file"] == WINNER and row["arch"] == best["arch"]]
@@ -144,7 +144,9 @@ def check_device(run: str | Path, file: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{file} has no time of this run's winner; write a kit with it: archscout bench-kit --run {run}"
         )
-    read_measured(file)  # the checks of units and values
+    if ":" in about["factory"]:
+        require_trust(run, [about["factory"]], trust)
+    read_measured(file, trust=[about["factory"]])  # the checks of units and values
     latency, energy = float(rows[0]["latency"]), rows[0].get("energy")
     values = {"latency": latency, "energy": energy, "power": energy / latency if energy else None}
     with Run.open(run) as opened:

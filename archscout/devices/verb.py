@@ -34,20 +34,22 @@ def profile(
     power: str | float | None = None,
     out: str | Path | None = None,
     page: str | Path | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Measure a network on this machine: latency with its interval and spread, energy, power, memory, and its costs.
 
     model: a run folder, an .onnx file, an architecture of `space` for images of `input_shape` (with fresh weights), a
     function "module:name" that makes a network, or an nn.Module; the last three need `input_shape`, like "3x32x32".
     runtime: torch, compile or onnxruntime; by default torch, and onnxruntime for an .onnx file.  power: watts to take
-    where the machine has no meter.  out: JSON file.  page: HTML file with the distribution of the times.
+    where the machine has no meter.  out: JSON file.  page: HTML file with the distribution of the times.  trust: import
+    the search space that a run names, though the run was not made here.
 
     Returns the fields of `Measurement.to_json`, and name, costs (counted, base units) and memory_measured (bytes).
     Takes at most about 1.3 x `seconds`, and torch.compile up to a minute before. Raises UserError for what can be
     mended.
     """
     shape = input_shape_of(input_shape) if isinstance(input_shape, str) else input_shape
-    name, network, shape = find_network(model, space, shape, classes, runtime)
+    name, network, shape = find_network(model, space, shape, classes, runtime, trust)
     is_file = isinstance(network, Path)
     watts = None if power is None else parse_value("power", power)
     found: Measurement = measure_network(
@@ -77,14 +79,14 @@ def profile(
 
 
 def find_network(
-    model: Any, space: str | None, input_shape: Shape | None, classes: int, runtime: str | None
+    model: Any, space: str | None, input_shape: Shape | None, classes: int, runtime: str | None, trust: bool = False
 ) -> tuple[str, nn.Module | Path, Shape | None]:
     """The name, the network or ONNX file, and the shape of its images, of what a person gave."""
     if isinstance(model, nn.Module):
         return type(model).__name__, model, _required(input_shape, type(model).__name__)
     path = Path(model)
     if path.is_dir():
-        return _of_run(path, runtime)
+        return _of_run(path, runtime, trust)
     if path.suffix == ".onnx":
         if not path.is_file():
             raise UserError(f"there is no {path}; give an .onnx file, a run folder, or an architecture with --space")
@@ -111,14 +113,14 @@ def find_network(
     )
 
 
-def _of_run(path: Path, runtime: str | None) -> tuple[str, nn.Module | Path, Shape]:
+def _of_run(path: Path, runtime: str | None, trust: bool) -> tuple[str, nn.Module | Path, Shape]:
     from archscout.result import Result
 
-    result = Result(path)
+    result = Result(path, trust=trust)
     needed = path / ("model.onnx" if runtime == "onnxruntime" else "weights.safetensors")
     if not needed.exists():
         raise UserError(f"run {path} has no {needed.name} yet; type: archscout resume {path}")
-    channels, height, width = json.loads((path / "architecture.json").read_text(encoding="utf-8"))["input_shape"]
+    channels, height, width = result.about["input_shape"]
     network = needed if runtime == "onnxruntime" else result.model()
     return f"{path} ({result.best['arch']})", network, (channels, height, width)
 

@@ -30,6 +30,8 @@ def npz(path: Path) -> Source:
                 if name in archive.files:
                     found[name] = archive[name]
             there = ", ".join(archive.files)
+    except MemoryError as error:
+        raise UserError(f"{what} needs more memory than there is ({error}); give a folder of image files") from None
     except (ValueError, OSError, zipfile.BadZipFile, EOFError, KeyError, AttributeError) as error:
         if "pickle" in str(error):
             raise UserError(
