@@ -56,7 +56,7 @@ def tasks(folder: Path) -> list[Task]:
     canonical = {text: space.format(space.canonical(space.parse(text))) for text in accuracy["arch_str"]}
     columns = ["cifar10_test_200ep", "cifar100_test_200ep"]
     grouped = accuracy.groupby(accuracy["arch_str"].map(canonical)).agg(
-        {c: "mean" for c in columns} | {"unique_str": "first"}
+        dict.fromkeys(columns, "mean") | {"unique_str": "first"}
     )
     ours = pd.read_parquet(HERE / "results" / "ranking_scores.parquet")
     ours = ours.join(grouped, on="arch")
