@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ from archscout.progress import progress
 from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
 from archscout.proxies import DEFAULT
 from archscout.recipes import EPOCHS, RECIPES
-from archscout.result import Result
+from archscout.result import Result, config_of
 from archscout.run import Run
 from archscout.scoring import Scorer, methods_of
 from archscout.selection import SELECTORS, Selector, make_selector
@@ -136,7 +137,7 @@ def resume(folder: str | Path, *, trust: bool = False, **methods: Any) -> Result
     trust: import the code that the run names (module:function), though it was not made here.
     """
     with Run.open(folder) as run:
-        values = Result(folder).config
+        values = config_of(folder)
         require_trust(folder, code_in({k: v for k, v in values.items() if methods.get(k) is None}), trust)
         if values["data"].startswith("object:") and methods.get("data") is None:
             raise UserError(
@@ -458,6 +459,8 @@ def choose_network(
                 recipe=recipe_of(config, data, metric, sum(plan.rounds)),
                 seed=config.seed,
                 parallel=max(1, workers) if isinstance(workers, int) else 2,
+                images=len(data.parts["train"]),
+                patient=config.timeout,
                 on_progress=lambda n, best: bar.advance(n, best=best),
                 out_of_time=lambda: clock.late(0.6),
             )
@@ -738,7 +741,8 @@ def train_winner(
     if "trained" in run and weights.exists():
         load_weights(model, weights)
     else:
-        fully_train(run, config, data, metric, model, plan, clock, select)
+        with memory_told(f"the full training of {entrant.text}", run):
+            fully_train(run, config, data, metric, model, plan, clock, select)
         save_weights(model, weights)
     clock.stage_done("train")
 
@@ -751,6 +755,20 @@ def train_winner(
             run.write("pictures.json", json.dumps(pictures_of(data, found)))
             run.record("audit", found)
     clock.stage_done("audit")
+
+
+@contextmanager
+def memory_told(what: str, run: Run) -> Iterator[None]:
+    """Says plainly that memory was short in the block, and what to do; other errors go on as they are."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not re.search(r"out of memory|allocate memory", str(error)):
+            raise
+        raise UserError(
+            f"{what} needs more memory than there is ({reason(error)[:160]}); free some and type: archscout resume "
+            f"{run.folder}; or start anew with --limit training_memory=1GB or a smaller --size"
+        ) from None
 
 
 def pictures_of(data: Data, found: Mapping[str, Any]) -> dict[str, str]:

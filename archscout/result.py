@@ -67,12 +67,7 @@ class Result:
     @cached_property
     def config(self) -> dict[str, Any]:
         """What the run was asked for: the values of config.toml."""
-        from archscout.config import read_toml
-
-        values = read_toml(self.folder / "config.toml")
-        if not isinstance(values.get("data"), str):
-            raise UserError(f"config.toml of run {self.folder} names no data; put it back as the run wrote it")
-        return values
+        return config_of(self.folder)
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -184,6 +179,16 @@ class Result:
             std=about["std"],
         )
         return Path(path)
+
+
+def config_of(folder: str | Path) -> dict[str, Any]:
+    """The values of a run's config.toml."""
+    from archscout.config import read_toml
+
+    values = read_toml(Path(folder) / "config.toml")
+    if not isinstance(values.get("data"), str):
+        raise UserError(f"config.toml of run {folder} names no data; put it back as the run wrote it")
+    return values
 
 
 def last(events: Mapping[str, Any], key: str) -> Any:

@@ -14,6 +14,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from archscout.data import Data, Part
+from archscout.errors import UserError
 from archscout.fit import Diverged, Recipe, evaluate, fit
 from archscout.plan import TRAINING, Plan
 from archscout.propose import Costing
@@ -153,9 +154,14 @@ def within_seconds(seconds: float | None) -> Callable[[float], float | None]:
     return allow
 
 
-def patience(seconds: float | None) -> float | None:
-    """After how many seconds a training is given up as hanging; without a budget none is."""
-    return None if seconds is None else 5 * seconds + 60
+def patience(planned: float | None, predicted: float, patient: float) -> float | None:
+    """After how many seconds a training is given up as hanging: far more than planned, or than is predicted for it.
+
+    None where neither is known.
+    """
+    if planned is not None:
+        return patient + 5 * planned
+    return patient + 20 * predicted if predicted > 0 else None
 
 
 def slowness(entrant: Entrant, plan: Plan) -> float:
@@ -174,13 +180,16 @@ def verify(
     recipe: Recipe,
     seed: int,
     parallel: int = 1,
+    images: int = 0,
+    patient: float = 120.0,
     on_progress: Callable[[int, str], None] = lambda n, best: None,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
     """Successive halving over finalists; controls train through every round beside them.
 
     Under a budget a training that would take 1.3 times its share of the round is shortened; `parallel` is how many run
-    at once.
+    at once. One that hangs is given up after `patient` seconds and many times what it should take (`images`: those of
+    an epoch).
 
     Each (entrant, round) is one event and is recalled on resume; weights between rounds lie in `checkpoints/`. Returns
     one record an entrant: key, role, costs, `rounds` (epochs, validation, seconds, history), `validation` of its last
@@ -219,9 +228,9 @@ def verify(
                     "state": before.read_bytes() if number else None,
                 })
             )  # fmt: skip
-        for (name, stored, _), outcome in zip(
-            jobs, pool.map([job for *_, job in jobs], timeout=patience(job_seconds and 3 * job_seconds)), strict=True
-        ):
+        slowest = max(entrant.costs.get("training", 0.0) for entrant in alive)  # ms per image
+        limit = patience(job_seconds and 3 * job_seconds, 1e-3 * slowest * epochs * images, patient)
+        for (name, stored, _), outcome in zip(jobs, pool.map([job for *_, job in jobs], timeout=limit), strict=True):
             answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
             state = answer.pop("state", None)
             if state is not None:
@@ -261,5 +270,5 @@ def choose(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     standing = [r for r in records if r["failure"] is None and r["rounds"] and r["eliminated_after"] is None]
     if not standing:
         reasons = "; ".join(sorted({str(r["failure"]) for r in records if r["failure"]}))
-        raise RuntimeError(f"every entrant of the verification failed: {reasons}")
+        raise UserError(f"every network that was to be verified failed ({reasons}); start anew with other settings")
     return max(standing, key=lambda r: (r["validation"], -r["costs"].get("params", 0)))
