@@ -137,7 +137,7 @@ def test_wrong_tells_are_refused_and_change_nothing(name) -> None:
     assert strategy.ask(3) == twin.ask(3)
 
 
-@pytest.mark.parametrize("name", ["evolution", "nsga2", "prune"])
+@pytest.mark.parametrize("name", ["evolution", "nsga2", "prune", "reinforce"])
 def test_better_than_chance(name) -> None:
     """At 400 evaluations of 6**12 architectures, over five seeds; the best feasible total is 57."""
 
@@ -157,7 +157,7 @@ def test_better_than_chance(name) -> None:
 def test_direction_min_is_kept() -> None:
     pytest.importorskip("archscout.aggregate")
     goal = Goal(scores={"total": "min"})
-    for name in ("evolution", "nsga2"):
+    for name in ("evolution", "nsga2", "reinforce"):
         seen = search(STRATEGIES[name](space(), seed=0, goal=goal), 400, 20)
         assert np.mean([sum(arch) for arch, _ in seen[-40:]]) < 8 < 15 < np.mean([sum(arch) for arch, _ in seen[:40]])
 

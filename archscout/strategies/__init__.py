@@ -8,6 +8,7 @@ from archscout.strategies.evolution import Evolution
 from archscout.strategies.nsga2 import NSGA2
 from archscout.strategies.prune import Prune
 from archscout.strategies.random import Random
+from archscout.strategies.reinforce import Reinforce
 from archscout.strategies.strategy import Goal, Strategy
 
 STRATEGIES: dict[str, Callable[..., Strategy]] = {
@@ -15,6 +16,7 @@ STRATEGIES: dict[str, Callable[..., Strategy]] = {
     "nsga2": NSGA2,
     "prune": Prune,
     "random": Random,
+    "reinforce": Reinforce,
 }
 
 __all__ = ["STRATEGIES", "Goal", "Strategy"]

@@ -1,0 +1,187 @@
+"""REINFORCE: a controller that learns which options earn reward."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from archscout.errors import UserError
+from archscout.space import Arch, SearchSpace
+from archscout.strategies.prune import placed
+from archscout.strategies.strategy import Goal, Open
+
+
+class Policy:
+    """A softmax for each decision, whose logits may depend on the options taken before; an architecture is one draw.
+
+    The logits of decision d are bias[d] + sum over earlier decisions e of pairs[d, e, option of e]; without `depends`
+    there are no pairs and the decisions are independent. Decisions with fewer options than the widest have probability
+    zero beyond theirs.
+
+    widths: options of each decision.  bias: (D, O).  pairs: (D, D, O, O) as [decision, earlier decision, its option].
+    """
+
+    def __init__(self, widths: Sequence[int], depends: bool) -> None:
+        self.depends = depends
+        decisions, most = len(widths), max(widths)
+        self.there = np.arange(most)[None, :] < np.asarray(widths)[:, None]
+        self.bias = np.zeros((decisions, most))
+        self.pairs = np.zeros((decisions, decisions, most, most)) if depends else None
+
+    def probabilities(self, decision: int, before: Sequence[int]) -> np.ndarray:
+        """(O,) of the options of a decision, given the options of the decisions before it."""
+        logits = self.bias[decision]
+        if self.pairs is not None and decision:
+            logits = logits + self.pairs[decision, np.arange(decision), np.asarray(before[:decision])].sum(0)
+        shares = np.where(self.there[decision], np.exp(logits - logits[self.there[decision]].max()), 0.0)
+        return shares / shares.sum()
+
+    def draw(self, rng: np.random.Generator) -> Arch:
+        """A random architecture, not canonical."""
+        taken: list[int] = []
+        for decision in range(len(self.bias)):
+            cumulative = self.probabilities(decision, taken).cumsum()
+            taken.append(int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")))
+        return tuple(taken)
+
+    def log_probability(self, arch: Arch) -> float:
+        """Natural logarithm of the probability of drawing an architecture."""
+        return float(sum(np.log(self.probabilities(d, arch)[option]) for d, option in enumerate(arch)))
+
+    def gradient(self, arch: Arch, advantage: float, entropy: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """The gradient of advantage x log probability + entropy x sum of the decisions' entropies, of bias and pairs.
+
+        The entropies (nats) are those of the decisions given what this architecture took before them.
+        """
+        decisions = len(self.bias)
+        rows = np.zeros_like(self.bias)
+        for decision, option in enumerate(arch):
+            shares = self.probabilities(decision, arch)
+            logs = np.log(np.where(shares > 0, shares, 1.0))
+            rows[decision] = -advantage * shares - entropy * shares * (logs - (shares * logs).sum())
+            rows[decision, option] += advantage
+        if self.pairs is None:
+            return rows, None
+        pairs = np.zeros_like(self.pairs)
+        for earlier in range(decisions - 1):
+            pairs[earlier + 1 :, earlier, arch[earlier]] = rows[earlier + 1 :]
+        return rows, pairs
+
+
+class Reinforce:
+    """Draws architectures from a policy and makes what earned reward more likely, by the policy gradient.
+
+    Use it where several hundred outcomes are affordable and decisions contribute much by themselves; with fewer than a
+    hundred it hardly leaves random search, unless it starts near good ones. Costs a tenth of a millisecond per proposal
+    and per outcome, with several scores a ranking of the last `memory` (about a millisecond).
+
+    The reward of an outcome is the share of the last `memory` outcomes that it beats (1 the best, 0 the worst): scored
+    ones by rank, infeasible ones behind them by violation, failed ones last. So the scale of the scores does not
+    matter, and several count alike. Each outcome is one step of Adam along
+
+        (reward - baseline) grad log p(architecture) + entropy x grad H,
+
+    the baseline being the moving mean of the rewards, H the entropy of the decisions. Proposals that were left
+    untrained (`skipped`) teach nothing. A draw that was proposed before is drawn anew, up to `retries` times.
+
+    lr: of Adam.  entropy: weight of the bonus that keeps the policy from settling early.  decay: of the baseline.
+    depends: whether a decision may depend on those before it (see Policy), as with a recurrent controller.
+    start: good architectures; the policy begins at the frequencies of their options, each option counted once more.
+
+    Sources: Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
+    Machine Learning 8; for architectures: Zoph and Le 2017, arXiv 1611.01578; independent decisions and the baseline:
+    Ying et al. 2019, arXiv 1902.09635; ranks as reward: Wierstra et al. 2014, "Natural evolution strategies", JMLR 15.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        seed: int,
+        goal: Goal,
+        lr: float = 0.1,
+        entropy: float = 0.01,
+        decay: float = 0.9,
+        depends: bool = False,
+        memory: int = 100,
+        retries: int = 10,
+        start: Sequence[Arch] = (),
+    ) -> None:
+        if not (lr > 0 and entropy >= 0 and 0 <= decay < 1 and memory >= 1):
+            raise UserError(
+                "reinforce wants lr above 0, entropy of at least 0, decay in [0, 1) and a memory of at least 1, "
+                f"got {lr}, {entropy}, {decay} and {memory}"
+            )
+        self.space, self.goal = space, goal
+        self.lr, self.entropy, self.decay, self.retries = lr, entropy, decay, retries
+        self._rng = np.random.default_rng(seed)
+        self._open = Open()
+        self.policy = Policy([len(options) for options in space.choices.values()], depends)
+        if len(start):
+            counts = self.policy.there.astype(float)
+            np.add.at(counts, (np.arange(len(counts))[None, :], np.asarray(start)), 1.0)
+            self.policy.bias = np.where(self.policy.there, np.log(np.where(counts > 0, counts, 1.0)), 0.0)
+        self._drawn: deque[Arch] = deque()  # the draws whose canonical forms are asked and not yet told
+        self._past: deque[Mapping[str, float]] = deque(maxlen=memory)
+        self._baseline = 0.5
+        self._seen: set[Arch] = set()
+        self._steps = 0
+        self._moments = [np.zeros((2, *table.shape)) for table in self._tables()]
+
+    def ask(self, n: int = 1) -> list[Arch]:
+        """`n` canonical architectures, drawn from the policy as it is after the outcomes so far."""
+        return self._open.ask([self._propose() for _ in range(n)])
+
+    def tell(self, archs: Sequence[Arch], values: Sequence[Mapping[str, float]]) -> None:
+        """Learns from the outcomes, one after another."""
+        self._open.tell(archs, values)
+        for value in values:
+            draw = self._drawn.popleft()
+            if not value.get("skipped"):
+                self._learn(draw, value)
+
+    def _propose(self) -> Arch:
+        for _ in range(self.retries + 1):
+            draw = self.policy.draw(self._rng)
+            arch = self.space.canonical(draw)
+            if arch not in self._seen:
+                break
+        self._drawn.append(draw)
+        self._seen.add(arch)
+        return arch
+
+    def _reward(self, value: Mapping[str, float]) -> float:
+        if not self._past:
+            return 0.5
+        if len(self.goal.scores) == 1:  # the same as below, without a ranking
+            mine, others = self._place(value), [self._place(one) for one in self._past]
+        else:
+            *others, mine = placed([*self._past, value], self.goal).tolist()
+        return sum(1.0 if other > mine else 0.5 * (other == mine) for other in others) / len(others)
+
+    def _place(self, value: Mapping[str, float]) -> tuple[float, float]:
+        """By one score: smaller is better, infeasible ones by violation and failed ones last."""
+        ((name, direction),) = self.goal.scores.items()
+        score = float(value.get(name, math.nan))
+        if over := float(value.get("violation") or (0.0 if math.isfinite(score) else math.inf)):
+            return over, 0.0
+        return 0.0, -score if direction == "max" else score
+
+    def _learn(self, draw: Arch, value: Mapping[str, float]) -> None:
+        reward = self._reward(value)
+        slopes = self.policy.gradient(draw, reward - self._baseline, self.entropy)
+        self._baseline = self.decay * self._baseline + (1 - self.decay) * reward
+        self._past.append(dict(value))
+        self._steps += 1
+        for table, slope, moments in zip(self._tables(), slopes, self._moments, strict=False):
+            assert slope is not None
+            moments[0] += 0.1 * (slope - moments[0])
+            moments[1] += 0.001 * (slope**2 - moments[1])
+            first, second = moments[0] / (1 - 0.9**self._steps), moments[1] / (1 - 0.999**self._steps)
+            table += self.lr * first / (np.sqrt(second) + 1e-8)
+
+    def _tables(self) -> list[np.ndarray]:
+        return [self.policy.bias] if self.policy.pairs is None else [self.policy.bias, self.policy.pairs]
