@@ -13,8 +13,12 @@ class UserError(Exception):
     """
 
 
-class DiskFull(UserError):
-    """There is no room on the disk; what was computed before is kept, and a run can be resumed."""
+class Stopped(UserError):
+    """Something outside stopped the work, such as too little memory; what was computed is kept, a run can be resumed."""
+
+
+class DiskFull(Stopped):
+    """There is no room on the disk."""
 
 
 def unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> UserError:

@@ -123,7 +123,8 @@ class Limit:
 
     Use it around what a person's own code may do for ever, in this process. It works by the alarm signal, so only in
     the main thread and not on Windows; elsewhere, and for None, it does nothing. One long call of compiled code is not
-    interrupted: Overdue comes when it returns. Costs some microseconds. Another alarm that was set goes on after it.
+    interrupted: Overdue comes when it returns, and so it does after an import. Costs some microseconds. Another alarm
+    that was set goes on after it.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -148,8 +149,13 @@ class Limit:
                 signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - self._since), 1e-3), every)
 
     def _ring(self, number: int, frame: Any) -> None:
-        if frame is None or frame.f_code not in (Limit.__enter__.__code__, Limit.__exit__.__code__):
-            raise Overdue
+        while frame is not None:
+            if frame.f_code in (Limit.__enter__.__code__, Limit.__exit__.__code__):
+                return
+            if frame.f_code.co_filename.startswith("<frozen importlib"):  # half a module would stay for ever
+                return
+            frame = frame.f_back
+        raise Overdue
 
 
 @contextmanager

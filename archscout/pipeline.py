@@ -37,7 +37,7 @@ from archscout.devices.measure import measure_network
 from archscout.devices.profile import Profile, measure_profile
 from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
-from archscout.errors import DiskFull, UserError
+from archscout.errors import Stopped, UserError
 from archscout.execute import Limit, Overdue, executor
 from archscout.fit import Fit, evaluate, fit
 from archscout.naming import find, word
@@ -119,7 +119,7 @@ def begun(config: Config) -> Iterator[Run]:
     planned = True
     try:
         yield run
-    except DiskFull:
+    except Stopped:
         raise
     except UserError:
         planned = "plan" in run or "trained" in run
@@ -765,7 +765,7 @@ def memory_told(what: str, run: Run) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not re.search(r"out of memory|allocate memory", str(error)):
             raise
-        raise UserError(
+        raise Stopped(
             f"{what} needs more memory than there is ({reason(error)[:160]}); free some and type: archscout resume "
             f"{run.folder}; or start anew with --limit training_memory=1GB or a smaller --size"
         ) from None

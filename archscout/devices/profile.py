@@ -27,6 +27,7 @@ LEAST = 6  # networks that are trained for a moment even when the time is up
 FREE = 0.8  # share of its core that one thread must get, or the machine is too busy to time several threads
 LANES = 8  # channels that processors compute at once; convolutions of other counts are slower
 FOLDS = 60  # most parts that are left out of a fit in turn, to see how far it errs
+HANGING = 10.0  # seconds after which building or measuring one network is given up, or twice all the time if longer
 PAIRS = 4  # networks whose training is timed with one thread and with all
 
 
@@ -484,7 +485,7 @@ def _model(space: SearchSpace, arch: Arch) -> nn.Module:
 @contextmanager
 def _kept(failures: dict[int, str], place: int, seconds: float) -> Iterator[None]:
     """Notes why the block failed, or that it took far too long, and goes on."""
-    most = max(10.0, 2 * seconds)
+    most = max(HANGING, 2 * seconds)
     try:
         with Limit(most):
             yield

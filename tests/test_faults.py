@@ -1,0 +1,321 @@
+"""What goes wrong costs itself only: candidates that fail, hang or take all memory, dead workers, torn logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import faulty
+import numpy as np
+import pytest
+from mine import Sweep
+from test_pipeline import COUNTS, essence
+
+import archscout
+from archscout import pipeline
+from archscout.errors import Stopped, UserError
+from archscout.execute import Limit, Outcome, Overdue, executor
+from archscout.propose import BROKEN, Costing, require_feasible
+from archscout.space import SearchSpace
+
+unix = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarm signal here")
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    np.savez(path, X=(found.images[:240] * 15).astype(np.uint8), y=found.target[:240])
+    return path
+
+
+def spin() -> None:
+    while True:
+        try:
+            sum(range(1000))
+        except Exception:
+            continue
+
+
+@unix
+def test_what_hangs_here_is_stopped_and_another_alarm_goes_on() -> None:
+    rung: list[float] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(time.monotonic()))
+    left = signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        began = time.monotonic()
+        with pytest.raises(Overdue), Limit(0.2):
+            spin()
+        assert 0.1 < time.monotonic() - began < 0.9
+        assert not rung
+        while not rung and time.monotonic() - began < 5:
+            time.sleep(0.01)
+        assert 0.9 < rung[0] - began < 2  # the alarm that was set before
+        with Limit(5.0), Limit(None):
+            pass
+        with Limit(0.05):
+            pass
+        time.sleep(0.1)  # no alarm is left behind
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *left)
+
+
+@unix
+def test_an_import_is_not_cut_in_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.4)\nwhole = True\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def load() -> None:
+        __import__("slow_module")
+        spin()
+
+    with pytest.raises(Overdue), Limit(0.1):
+        load()
+    assert __import__("slow_module").whole
+
+
+def test_a_limit_in_another_thread_does_nothing() -> None:
+    import threading
+
+    done: list[bool] = []
+
+    def work() -> None:
+        with Limit(0.01):
+            time.sleep(0.05)
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+def go(item: Any) -> Any:
+    if item == "forever":
+        spin()
+    return item
+
+
+@unix
+def test_without_workers_an_item_that_hangs_costs_itself_only() -> None:
+    with executor(0, go, timeout=0.3) as pool:
+        outcomes = list(pool.map([1, "forever", 2]))
+        longer = list(pool.map([3], timeout=None))
+    assert [o.value for o in (*outcomes, *longer)] == [1, None, 2, 3]
+    assert outcomes[1].failure == "took longer than 0.3 s"
+
+
+class KilledOnce:
+    """Kills its process the first time it sees a "kill", as the kernel does where another one took the memory."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __call__(self, item: Any) -> Any:
+        if item == "kill" and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if item == "kill always":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+
+def test_the_item_of_a_killed_worker_is_tried_once_more(tmp_path: Path) -> None:
+    items = [1, "kill", 2, "kill always", *range(20)]
+    with executor(1, KilledOnce(tmp_path / "mark")) as pool:
+        outcomes = list(pool.map(items))
+    assert [o.value for o in outcomes] == [1, "kill", 2, None, *range(20)]
+    assert outcomes[3].failure == "the worker process died"
+
+
+def broken_space(build: Any) -> SearchSpace:
+    return SearchSpace("odd", (1, 8, 8), 2, {"kind": ("good", "odd")}, build)
+
+
+@unix
+def test_costs_of_what_cannot_be_built_are_above_every_limit() -> None:
+    def hang(picks: dict[str, Any]) -> Any:
+        if picks["kind"] == "odd":
+            spin()
+        return faulty._network(1, 2, {"width": 4, "depth": 1})
+
+    def fail(picks: dict[str, Any]) -> Any:
+        raise ZeroDivisionError("by zero")
+
+    costing = Costing(broken_space(hang), {"params": 1e6}, patience=2.0)
+    assert costing((0,))["violation"] == 0
+    assert costing((1,)) == {"violation": BROKEN}
+    assert costing.failures == {(1,): "building it took longer than 2 s"}
+    tighter = costing.within({"params": 1.0})
+    assert tighter((0,))["violation"] > 0
+    assert tighter((1,))["violation"] == BROKEN
+    assert require_feasible(costing, [(1,), (0,)]) == [(0,)]
+    with pytest.raises(UserError, match="could be built here: ZeroDivisionError: by zero"):
+        require_feasible(Costing(broken_space(fail), {}), [(0,), (1,)])
+
+
+@unix
+def test_a_device_is_measured_by_the_networks_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    from archscout.devices import profile
+    from archscout.devices.profile import measure_profile
+
+    def build(picks: dict[str, Any]) -> Any:
+        import torch
+
+        if torch.get_default_device().type == "meta" or picks["kind"] < 12:
+            return faulty._network(1, 2, {"width": 2 + picks["kind"], "depth": 1})
+        if picks["kind"] == 13:
+            spin()
+        raise MemoryError("none is left")
+
+    monkeypatch.setattr(profile, "HANGING", 0.5)
+    space = SearchSpace("odd", (1, 8, 8), 2, {"kind": tuple(range(15))}, build)
+    found = measure_profile(space, seconds=0.25, networks=15, train_threads=1)
+    assert 6 <= found.networks <= 12
+    bad = SearchSpace("bad", (1, 8, 8), 2, {"kind": (12, 14)}, build)
+    with pytest.raises(UserError, match="could be measured here: MemoryError: none is left"):
+        measure_profile(bad, seconds=0.25, networks=2)
+
+
+@pytest.mark.slow
+def test_a_search_survives_every_kind_of_bad_candidate(npz: Path, tmp_path: Path) -> None:
+    result = archscout.search(
+        str(npz), space=faulty.faulty, strategy=Sweep, proxies=("macs", "synflow"), candidates=14, finalists=2,
+        epochs=1.0, timeout=4.0, workers=2, train_threads=1, out=tmp_path / "run",
+    )  # fmt: skip
+    space = faulty.faulty((1, 8, 8), 10)
+    kinds = {c["arch"]: space.decode(space.parse(c["arch"]))["kind"] for c in result.candidates}
+    why = {kinds[c["arch"]]: c["failures"].get("network") for c in result.candidates}
+    assert set(why) == set(faulty.KINDS)
+    assert why["good"] is why["fine"] is None
+    assert why["broken"] == "ValueError: no such layer"
+    assert "MemoryError" in why["array"]
+    assert "allocate" in why["tensor"]
+    assert "allocate" in why["limit"]
+    assert why["killed"] == "the worker process died"
+    assert why["forever"] == "took longer than 4 s"
+    assert kinds.get(result.best["arch"], "good") in ("good", "fine") or result.best["role"] == "baseline"
+    ranked = {kinds[c["arch"]] for c in result.candidates if c["rank"] is not None}
+    assert ranked == {"good", "fine"}
+    assert all(c["feasible"] == (kinds[c["arch"]] != "broken") for c in result.candidates)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "the worker process died" in page
+    again = archscout.resume(tmp_path / "run")
+    assert again.best == result.best
+
+
+def test_all_candidates_bad_is_told(npz: Path, tmp_path: Path) -> None:
+    def nothing(input_shape: Any, classes: int) -> SearchSpace:
+        def build(picks: dict[str, Any]) -> Any:
+            raise ValueError("never")
+
+        return SearchSpace("nothing", input_shape, classes, {"width": (1, 2)}, build)
+
+    with pytest.raises(UserError, match="no network of space 'nothing' could be built here: ValueError: never"):
+        archscout.search(str(npz), space=nothing, out=tmp_path / "run", workers=0, **COUNTS)
+    assert not (tmp_path / "run").exists()
+
+
+class Noting:
+    """A pool that notes the time limits it is given, and whose items all fail."""
+
+    def __init__(self) -> None:
+        self.limits: list[float | None] = []
+
+    def map(self, items: Any, timeout: float | None = -1.0) -> Any:
+        self.limits.append(timeout)
+        return [Outcome(None, "took longer than that", 1.0) for _ in items]
+
+
+def test_trainings_that_hang_are_given_up_with_and_without_a_budget(tmp_path: Path) -> None:
+    from archscout.plan import Plan
+    from archscout.run import Run
+    from archscout.verify import Entrant, choose, verify
+
+    space = broken_space(lambda picks: None)
+    entrants = [Entrant(space, (0,), "finalist", {"training": 2.0}), Entrant(space, (1,), "random", {"training": 5.0})]
+    seconds = {"verify": 80.0}
+    for number, (plan, limit) in enumerate(
+        [
+            (Plan(2, 1, 1.0, (3.0,), None, {}), 7.0 + 20 * 3 * 100 * 5e-3),
+            (Plan(2, 1, 1.0, (3.0,), None, seconds), 7.0 + 5 * 3 * (0.75 * 80 / 2)),
+        ]
+    ):
+        pool = Noting()
+        with Run.create(tmp_path / str(number), "") as run:
+            records = verify(run, entrants, plan, pool, recipe=None, seed=0, images=100, patient=7.0)
+        assert pool.limits == [pytest.approx(limit)]
+        with pytest.raises(UserError, match="took longer than that"):
+            choose(records)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes")])
+def test_too_little_memory_for_the_full_training_keeps_the_run(
+    error: Exception, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(pipeline, "fit", short)
+    out = tmp_path / "run"
+    with pytest.raises(Stopped, match=f"more memory than there is.*archscout resume {out}"):
+        archscout.train(str(npz), space="plain", arch="resnet8-w8", epochs=0.2, train_threads=1, out=out)
+    monkeypatch.undo()
+    assert archscout.resume(out).finished
+
+    def other(*_: Any, **__: Any) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(pipeline, "fit", other)
+    with pytest.raises(RuntimeError, match="something else"):
+        archscout.train(str(npz), space="plain", arch="resnet8-w8", epochs=0.2, train_threads=1, out=tmp_path / "b")
+
+
+@pytest.mark.slow
+def test_a_log_torn_at_any_stage_is_resumed_to_the_same_end(npz: Path, tmp_path: Path) -> None:
+    """The log ends in the middle of a line, as a power cut leaves it; files that were written later may be there."""
+    whole = archscout.search(str(npz), out=tmp_path / "whole", workers=0, limits={"params": "40k"}, **COUNTS)
+    expected = essence(whole.folder)
+    lines = (whole.folder / "trials.jsonl").read_bytes().splitlines(keepends=True)
+    keys = [json.loads(line)["event"] for line in lines]
+    trials = [i for i, key in enumerate(keys) if key.startswith("trial/")]
+    for name, cut in {
+        "trial": trials[7],
+        "verify": keys.index("verify-done/0"),
+        "winner": keys.index("winner"),
+    }.items():
+        torn = Path(shutil.copytree(whole.folder, tmp_path / name))
+        (torn / "trials.jsonl").write_bytes(b"".join(lines[:cut]) + lines[cut][: len(lines[cut]) // 2])
+        (torn / "weights.safetensors").unlink()
+        shutil.rmtree(torn / "checkpoints")
+        assert archscout.resume(torn).finished
+        assert essence(torn) == expected, name
+
+
+def test_a_full_disk_before_the_plan_keeps_the_run(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_run import Full
+
+    from archscout.run import Run
+
+    record = Run.record
+
+    def filling(self: Run, key: str, value: Any, seconds: float = 0.0) -> Any:
+        if key == "metric":
+            self._file = Full(self._file, 10)
+        return record(self, key, value, seconds)
+
+    monkeypatch.setattr(Run, "record", filling)
+    out = tmp_path / "run"
+    with pytest.raises(Stopped, match=f"disk full: free space, then archscout resume {out}"):
+        archscout.train(str(npz), space="plain", arch="resnet8-w8", epochs=0.2, train_threads=1, out=out)
+    monkeypatch.undo()
+    assert (out / "trials.jsonl").read_bytes().endswith(b"\n")
+    assert archscout.resume(out).finished
