@@ -40,6 +40,10 @@ def parse_seconds(value: str | float | int) -> float:
     return seconds
 
 
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+
+
 class Config(BaseModel):
     """Everything that decides a run, in base units; saved as config.toml in the run folder.
 
@@ -69,12 +73,18 @@ class Config(BaseModel):
     candidates: int | None = Field(None, ge=2, le=10_000_000, description="architectures to score")
     finalists: int | None = Field(None, ge=1, le=1000, description="architectures to verify by training")
     epochs: float | None = Field(None, gt=0, le=10_000, description="epochs of the full training")
+    split: tuple[float, float, float] | None = Field(
+        None, description="parts of the time for ranking, verification and full training; none: decided by the program"
+    )
+    objectives: tuple[str, ...] = Field(
+        (), description="costs that verification weighs against accuracy; empty: accuracy alone, within the limits"
+    )
     recipe: str = Field("auto", description="how `train` trains: auto, darts, or a module:function of your own")
     metric: Literal["auto", "accuracy", "balanced_accuracy"] = Field("auto", description="what decides")
     flip: Literal["auto", "yes", "no"] = Field("auto", description="mirror images in training")
     seed: int = Field(0, ge=0, lt=2**31)
     device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    devices: int = Field(1, ge=1, le=64, description="GPUs for the full training")
+    devices: int = Field(1, ge=1, le=64, description="GPUs for a supernet and the full training")
     workers: int | str = Field(default_factory=cores, description="processes, or ray, or ray://ADDRESS")
     threads: int = Field(1, ge=1, le=256, description="threads of each scoring and each verification")
     train_threads: int = Field(default_factory=cores, ge=1, le=256, description="threads of the full training")
@@ -86,6 +96,29 @@ class Config(BaseModel):
     def _device(cls, value: str) -> str:
         if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
             raise ValueError(f"'{value}' is no device; write cpu, cuda or cuda:0")
+        return value
+
+    @field_validator("split", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = tuple(float(part) for part in value.split(","))
+            except ValueError:
+                value = ()
+        fits = value is None or (isinstance(value, list | tuple) and len(value) == 3 and all(map(_positive, value)))
+        if not fits:
+            raise ValueError(f"'{value}' is no split; write three numbers above 0, like 5,15,80")
+        return value
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from archscout.costs import COSTS
+
+        for name in value:
+            if name not in COSTS:
+                raise ValueError(f"'{name}' is no cost; objectives are among {', '.join(COSTS)}")
         return value
 
     @field_validator("workers", mode="before")

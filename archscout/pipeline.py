@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from archscout.data import Data, load
 from archscout.deploy import export_onnx, load_weights, measure_onnx, save_weights
 from archscout.devices.energy import open_meter
 from archscout.devices.latency import measure_memory, measure_training
-from archscout.devices.measure import measure_network
+from archscout.devices.measure import measure_network, safe_end
 from archscout.devices.profile import Profile, measure_profile
 from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
@@ -41,7 +41,8 @@ from archscout.errors import Stopped, UserError
 from archscout.execute import Limit, Overdue, executor
 from archscout.fit import Fit, evaluate, fit
 from archscout.naming import find, word
-from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts
+from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts, waves
+from archscout.predictor import predict_pool
 from archscout.probe import Batch, reason
 from archscout.progress import progress
 from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
@@ -64,6 +65,8 @@ from archscout.verify import Entrant, Trainer, choose, initialise, largest_withi
 log = logging.getLogger("archscout")
 
 AFTERWARDS = ("int8", "target_measured")  # events that other verbs add to a run, at any time
+PREDICTING = ("params", "macs", "memory", "training")  # costs that the predictor reads beside the proxies
+PULLABLE = 1000  # best candidates by the aggregate that the predictor may name
 HOPE = 0.8  # a training may turn out this much faster than measured; if it does not, it is shortened under way
 
 
@@ -446,10 +449,13 @@ def choose_network(
             ranked = score_candidates(run, config, methods, costing, plan, pool, clock)
         slow = baseline_limit(plan, config.budget)
         slack = limits if slow is None else {**limits, "training": slow}
-        entrants = shortlist(run, config, methods, costing, Costing(rival, slack, profile), ranked, plan)
+        door = Door(run, config, profile)
+        first, *later = waves(plan.finalists)
+        entrants = shortlist(door, costing, Costing(rival, slack, profile), ranked, first)
         score_controls(run, space, entrants, pool)
         clock.stage_done("score")
-        total = sum(plan_jobs(plan, len(entrants)))
+        total = sum(plan_jobs(plan, len(entrants) + sum(later)))
+        ends = clock.spent() + 1.3 * plan.seconds["verify"] if plan.seconds else None
         with progress("verification", total) as bar:
             records = verify(
                 run,
@@ -461,13 +467,18 @@ def choose_network(
                 parallel=max(1, workers) if isinstance(workers, int) else 2,
                 images=len(data.parts["train"]),
                 patient=config.timeout,
+                objectives=config.objectives,
+                waves=later,
+                pull=lambda wave, count, records: pulled(door, costing, methods, ranked, records, wave, count),
                 on_progress=lambda n, best: bar.advance(n, best=best),
-                out_of_time=lambda: clock.late(0.6),
+                out_of_time=lambda: ends is not None and clock.spent() > ends,
             )
     run.once("verified", lambda: records)
     shutil.rmtree(cache, ignore_errors=True)
     best = choose(records)
-    winner = next(e for e in entrants if e.key == best["key"])
+    home = space if best["space"] == space.name else rival
+    arch = home.parse(best["arch"])
+    winner = Entrant(home, arch, best["role"], best["costs"])
     run.once(
         "winner",
         lambda: {
@@ -551,6 +562,9 @@ def make_plan(
         "plan: %d candidates, %d finalists in rounds of %s epochs, %.3g epochs of full training",
         plan.candidates, plan.finalists, ", ".join(f"{e:.2g}" for e in plan.rounds), plan.epochs,
     )  # fmt: skip
+    if plan.split:
+        parts = ", ".join(f"{stage} {share:.0f} %" for stage, share in plan.split.items())
+        log.info("split of the time: %s (%s)", parts, plan.why)
     return plan
 
 
@@ -597,64 +611,70 @@ def train_supernet_of(
     return [arch]
 
 
-def shortlist(
-    run: Run,
-    config: Config,
-    methods: Methods,
-    costing: Costing,
-    rival: Costing,
-    ranked: Sequence[Arch],
-    plan: Plan,
-) -> list[Entrant]:
-    """The finalists, the first of `ranked`, and the controls beside them.
+@dataclass
+class Door:
+    """Who may enter the verification: under a limit on latency, energy or power each network is measured here first.
 
-    Under a limit on latency, energy or power each is measured before it enters, unless the limit is of another device.
+    The upper end of the measured interval must be within it. Not where the limit is of another device. `nearest` keeps
+    the least such end of each.
     """
-    profile = costing.profile
-    timed = [name for name in ("latency", "energy", "power") if name in config.limits]
-    nearest = dict.fromkeys(timed, np.inf)
 
-    def admitted(of: Costing, arch: Arch) -> bool:
-        if not timed or (profile is not None and profile.target):
+    run: Run
+    config: Config
+    profile: Profile | None
+    nearest: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.timed = [name for name in ("latency", "energy", "power") if name in self.config.limits]
+        self.nearest = dict.fromkeys(self.timed, np.inf)
+
+    def admits(self, of: Costing, arch: Arch) -> bool:
+        if not self.timed or (self.profile is not None and self.profile.target):
             return True
-        key = f"{of.space.name}/{of.space.format(arch)}"
-        found = run.once(f"measured/{key}", lambda: measured_alone(of.space, arch, config))
-        if "failure" in found:
-            log.warning("%s was not admitted: %s", key, found["failure"])
-            return False
-        values = {**found, "latency": found["latency"]["median"]}
-        for name in timed:
-            nearest[name] = min(nearest[name], values[name])
-        return all(values[name] <= config.limits[name] for name in timed)
+        space, config = of.space, self.config
+        found = self.run.once(
+            f"measured/{space.name}/{space.format(arch)}",
+            lambda: energy_facts(
+                initialise(space, arch, 0), space.input_shape, config.device, config.threads, seconds=0.4
+            ),
+        )
+        values = {name: safe_end(name, found) for name in self.timed}
+        for name in self.timed:
+            self.nearest[name] = min(self.nearest[name], values[name])
+        return all(values[name] <= config.limits[name] for name in self.timed)
 
+
+def shortlist(door: Door, costing: Costing, rival: Costing, ranked: Sequence[Arch], finalists: int) -> list[Entrant]:
+    """The first finalists of those ranked, best first, and the controls beside them."""
+    config = door.config
     entrants: list[Entrant] = []
 
     def enter(of: Costing, arch: Arch, role: str) -> None:
         if all((e.space, e.arch) != (of.space, arch) for e in entrants):
             entrants.append(Entrant(of.space, arch, role, of(arch)))
 
-    for arch in ranked[: 4 * plan.finalists + 16]:
-        if len(entrants) < plan.finalists and admitted(costing, arch):
+    for arch in ranked[: 4 * finalists + 16]:
+        if len(entrants) < finalists and door.admits(costing, arch):
             enter(costing, arch, "finalist")
     if not entrants:
-        wanted = ", ".join(f"{name}={format_cost(name, config.limits[name])}" for name in timed)
-        found = ", ".join(f"{name} {format_cost(name, nearest[name])}" for name in timed)
+        wanted = ", ".join(f"{name}={format_cost(name, config.limits[name])}" for name in door.timed)
+        found = ", ".join(f"{name} {format_cost(name, door.nearest[name])}" for name in door.timed)
         raise UserError(
-            f"the best {min(len(ranked), 4 * plan.finalists + 16)} candidates all measure above the limit {wanted} "
+            f"the best {min(len(ranked), 4 * finalists + 16)} candidates all measure above the limit {wanted} "
             f"(least measured: {found}); raise it"
         )
     big = largest_within(costing, ranked, config.seed)
-    if big is not None and admitted(costing, big):
+    if big is not None and door.admits(costing, big):
         enter(costing, big, "largest")
     rng = np.random.default_rng([config.seed, 2])
     draws = within_limits(costing)
     for _ in range(12):
         lucky = draws.sample(rng)
-        if costing(lucky)["violation"] <= 0 and all(e.arch != lucky for e in entrants) and admitted(costing, lucky):
+        if costing(lucky)["violation"] <= 0 and all(e.arch != lucky for e in entrants) and door.admits(costing, lucky):
             enter(costing, lucky, "random")
             break
     for arch in sorted(rival.space, key=lambda a: -rival(a)["params"]):
-        if rival(arch)["violation"] <= 0 and admitted(rival, arch):
+        if rival(arch)["violation"] <= 0 and door.admits(rival, arch):
             enter(rival, arch, "baseline")
             break
     else:
@@ -662,17 +682,55 @@ def shortlist(
     return entrants
 
 
-def measured_alone(space: SearchSpace, arch: Arch, config: Config) -> dict[str, Any]:
-    """The energy facts of an architecture with random weights, or {"failure": why}."""
-    try:
-        with Limit(config.timeout):
-            return energy_facts(
-                initialise(space, arch, 0), space.input_shape, config.device, config.threads, seconds=0.4
-            )
-    except Overdue:
-        return {"failure": f"measuring it took longer than {config.timeout:g} s"}
-    except Exception as error:  # no memory, or a network that cannot run here
-        return {"failure": reason(error)}
+def pulled(
+    door: Door,
+    costing: Costing,
+    methods: Methods,
+    ranked: Sequence[Arch],
+    records: Sequence[dict[str, Any]],
+    wave: int,
+    count: int,
+) -> list[Entrant]:
+    """The next finalists: the best by the predictor among the PULLABLE best of those ranked, given the first round.
+
+    With less evidence than the predictor wants they follow by the aggregate's rank. Who was named, and on what
+    evidence, is the event pulled/WAVE.
+    """
+    space, run = costing.space, door.run
+    archs = list(ranked[:PULLABLE])
+    place = {space.format(arch): i for i, arch in enumerate(archs)}
+    known = [(r, run.recall(trial_key(space, space.parse(r["arch"]))) or run.recall(f"control/{r['key']}"))
+             for r in records if r["space"] == space.name and r["rounds"]]  # fmt: skip
+    members = [run.recall(trial_key(space, arch)) for arch in archs]
+    evaluated = {}
+    for record, trial in known:
+        if record["arch"] not in place and trial and trial["scores"]:  # a control: it informs, and cannot enter again
+            place[record["arch"]] = len(members)
+            members.append({"costs": record["costs"], **trial})
+        if record["arch"] in place:
+            evaluated[place[record["arch"]]] = record["rounds"][0]["validation"]
+    directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
+    values = [{**m["costs"], **m["scores"]} for m in members]
+    features = [*directions, *(name for name in PREDICTING if all(name in m for m in values))]
+    found = predict_pool(values, directions, evaluated, features=features, seed=door.config.seed)
+    order = range(len(archs))
+    if found.value is not None:
+        order = np.argsort(found.ranks[: len(archs)], kind="stable").tolist()
+    inside = {r["arch"] for r in records if r["space"] == space.name}
+    named: list[int] = []
+    for i in [i for i in order if space.format(archs[i]) not in inside][: 4 * count + 16]:
+        if len(named) < count and door.admits(costing, archs[i]):
+            named.append(i)
+    run.once(
+        f"pulled/{wave}",
+        lambda: {
+            "by": "aggregate" if found.value is None else "predictor",
+            "evidence": found.evidence,
+            "archs": [space.format(archs[i]) for i in named],
+            "ranks": [i + 1 for i in named],
+        },
+    )
+    return [Entrant(space, archs[i], "finalist", costing(archs[i])) for i in named]
 
 
 def energy_facts(model: torch.nn.Module, shape: Any, device: str, threads: int, seconds: float) -> dict[str, Any]:

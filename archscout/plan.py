@@ -9,12 +9,17 @@ from typing import Any
 from archscout.config import Config
 from archscout.errors import UserError
 
+STAGES = ("score", "verify", "train")
 SHARES = {"score": 0.05, "verify": 0.15, "train": 0.80}  # of the time left after start-up and before the audit
+LEAST_TRAIN = 0.30  # of that time for the full training, however little data there are
 SUPERNET = {"score": 0.40, "verify": 0.08, "train": 0.52}  # the same where a supernet is trained instead of scoring
 LEAST_IMAGES = 400_000  # images that a full training should see, so that big data get few epochs and small data many
 LEAST_VERIFIED = 12_000  # images that a training of the first verification round should see
+LEAST_PASSES = 8.0  # or as many epochs, where those are fewer images
+FINALISTS = (48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
 CONTROLS = 3
+WAVE = 6  # finalists that train before the predictor has a say
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Plan:
     """The counts a run follows. `rounds` are the epochs of each verification round.
 
     training_limit: largest allowed training milliseconds per image, so that a full training fits; None in a run given
-    by counts.  seconds: planned seconds per stage, for the report.
+    by counts.  seconds: planned seconds per stage, for the report.  why: how the time was split, in words.
     """
 
     candidates: int
@@ -44,6 +49,13 @@ class Plan:
     rounds: tuple[float, ...]
     training_limit: float | None
     seconds: dict[str, float]
+    why: str = ""
+
+    @property
+    def split(self) -> dict[str, float]:
+        """Per cent of the planned time for ranking, verification and full training; empty in a run given by counts."""
+        whole = sum(self.seconds.get(stage, 0.0) for stage in STAGES)
+        return {stage: 100 * self.seconds[stage] / whole for stage in STAGES} if whole else {}
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "rounds": list(self.rounds)}
@@ -85,12 +97,49 @@ def baseline_limit(plan: Plan, budget: float | None) -> float | None:
     return plan.training_limit * 0.9 * budget / plan.seconds["train"]
 
 
-def affordable_finalists(images: float) -> int:
-    """The most finalists, 2 to 8, whose first round still shows enough images when `images` are seen in all."""
-    for finalists in (8, 6, 4, 3):
-        if images / halvings(finalists) / (finalists + CONTROLS) >= LEAST_VERIFIED:
+def affordable_finalists(images: float, train: int) -> int:
+    """The most finalists whose first round still shows enough images when `images` are seen in all of verification.
+
+    Enough is LEAST_VERIFIED, or LEAST_PASSES epochs of the `train` images if that is less; twice that for 16 finalists,
+    three times for 24, and so on: time without end goes half into more networks and half into longer trainings.
+    """
+    least = min(LEAST_VERIFIED, LEAST_PASSES * train)
+    for finalists in FINALISTS[:-1]:
+        enough = least * max(1.0, finalists / 8)
+        if images / halvings(finalists) / (finalists + CONTROLS) >= enough:
             return finalists
-    return 2
+    return FINALISTS[-1]
+
+
+def waves(finalists: int) -> list[int]:
+    """How many finalists train at a time in the first round; the predictor may choose those of all waves but the first.
+
+    Up to 7 are one wave. More begin with WAVE, and the others follow in at most three waves of like size.
+    """
+    if finalists <= WAVE + 1:
+        return [finalists]
+    size = max(2, math.ceil((finalists - WAVE) / 3))
+    rest = finalists - WAVE
+    return [WAVE, *(min(size, rest - start) for start in range(0, rest, size))]
+
+
+def shares_of(config: Config, usable: float, training_ms: float, final: int) -> tuple[dict[str, float], str]:
+    """The shares of the usable seconds for the stages, and why.
+
+    As the config says; else SHARES, but where so few images are to be learned that the full training of a middling
+    network (half as long again as `training_ms` says) ends before its share does, what it leaves goes to verification,
+    and a tenth of that to the ranking. LEAST_TRAIN of the time is always kept for it.
+    """
+    if config.split is not None:
+        whole = sum(config.split)
+        return {stage: part / whole for stage, part in zip(STAGES, config.split, strict=True)}, "as set"
+    needed = 1.5e-3 * most_epochs(final) * final * training_ms / usable
+    train = min(SHARES["train"], max(needed, LEAST_TRAIN))
+    spare = SHARES["train"] - train
+    if spare < 0.01:
+        return SHARES, "all that the full training can get, it can use"
+    shares = {"score": SHARES["score"] + 0.1 * spare, "verify": SHARES["verify"] + 0.9 * spare, "train": train}
+    return shares, f"{most_epochs(final):.0f} epochs of {final} images need no more; the rest goes to verification"
 
 
 def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: int, supernet: bool = False) -> Plan:
@@ -111,18 +160,22 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
             f"a budget of {config.budget:.0f} s is too short here: start-up took {rates.spent:.0f} s and the audit "
             f"needs about {reserve:.0f} s; try --budget {need}m"
         )
-    seconds = {stage: share * usable for stage, share in (SUPERNET if supernet else SHARES).items()}
+    shares, why = shares_of(config, usable, middle, final)
+    if supernet and config.split is None:
+        shares, why = SUPERNET, "a supernet is trained instead of a ranking"
+    seconds = {stage: share * usable for stage, share in shares.items()}
     workers = config.workers if isinstance(config.workers, int) else 2
     affordable = seconds["score"] * max(workers, 1) / max(rates.score_seconds, 1e-4)
     candidates = config.candidates or int(min(max(affordable // 8 * 8, 16), 4000))
     wanted = min(max(LEAST_IMAGES / final, 6.0), 100.0)
     limit = max(1000.0 * seconds["train"] / (final * wanted), low)
     epochs = config.epochs or min(1000.0 * seconds["train"] / (final * limit), most_epochs(final))
-    finalists = min(config.finalists or affordable_finalists(1000.0 * TRAINING * seconds["verify"] / limit), candidates)
+    images = 1000.0 * TRAINING * seconds["verify"] / limit
+    finalists = min(config.finalists or affordable_finalists(images, train), candidates)
     count = halvings(finalists)
     rounds = []
     for r in range(count):
         entrants = max(1, finalists // 2**r) + CONTROLS
         rounds.append(max(1000.0 * TRAINING * seconds["verify"] / count / entrants / (train * limit), 1.0 / train))
     seconds = {**seconds, "start": rates.spent, "audit": reserve}
-    return Plan(candidates, finalists, epochs, tuple(rounds), limit, seconds)
+    return Plan(candidates, finalists, epochs, tuple(rounds), limit, seconds, why)

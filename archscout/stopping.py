@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def dominators(low: Sequence[float], high: Sequence[float], costs: np.ndarray | None = None) -> list[int | None]:
+def dominators(
+    low: Sequence[float] | np.ndarray, high: Sequence[float] | np.ndarray, costs: np.ndarray | None = None
+) -> list[int | None]:
     """For each of n networks the position of one that dominates it beyond doubt, or None.
 
     low, high:  the ends of the interval of each one's accuracy, (n,).
@@ -21,7 +23,7 @@ def dominators(low: Sequence[float], high: Sequence[float], costs: np.ndarray | 
     """
     bottom, top = np.asarray(low, dtype=float), np.asarray(high, dtype=float)
     n = len(bottom)
-    table = np.zeros((n, 0)) if costs is None else np.asarray(costs, dtype=float).reshape(n, -1)
+    table = np.zeros((n, 0)) if costs is None or not n else np.asarray(costs, dtype=float).reshape(n, -1)
     cheaper = (table[None, :, :] <= table[:, None, :]).all(axis=2)  # [i, j]: j costs no more than i
     beats = (bottom[None, :] > top[:, None]) & cheaper
     return [int(np.argmax(np.where(row, bottom, -np.inf))) if row.any() else None for row in beats]
@@ -36,7 +38,7 @@ def front_order(values: Sequence[float], costs: np.ndarray | None = None) -> lis
     """
     value = np.asarray(values, dtype=float)
     n = len(value)
-    table = np.zeros((n, 0)) if costs is None else np.asarray(costs, dtype=float).reshape(n, -1)
+    table = np.zeros((n, 0)) if costs is None or not n else np.asarray(costs, dtype=float).reshape(n, -1)
     goods = np.column_stack([value, -table])
     better = (goods[None] >= goods[:, None]).all(axis=2) & (goods[None] > goods[:, None]).any(axis=2)  # j beats i
     front, left, number = np.zeros(n, dtype=int), np.ones(n, dtype=bool), 0

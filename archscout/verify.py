@@ -13,14 +13,16 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from archscout.audit import mean_interval, wilson
 from archscout.data import Data, Part
 from archscout.errors import UserError
-from archscout.fit import Diverged, Recipe, evaluate, fit
+from archscout.fit import Diverged, Evaluation, Recipe, evaluate, fit
 from archscout.plan import TRAINING, Plan
 from archscout.propose import Costing
 from archscout.run import Run
 from archscout.selection import make_selector
 from archscout.space import Arch, SearchSpace
+from archscout.stopping import dominators, front_order
 
 log = logging.getLogger("archscout")
 
@@ -57,8 +59,8 @@ class Trainer:
     """The work of one verification round, for a worker: continue (or start) an entrant and evaluate it.
 
     Called with an item {space: int, arch, recipe, epochs, seconds, seed, round, state: bytes | None}; answers
-    {validation, accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights travel as
-    safetensors bytes, so workers need no common file system.
+    {validation, interval, accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights
+    travel as safetensors bytes, so workers need no common file system.
     """
 
     spaces: tuple[SearchSpace, ...]
@@ -101,6 +103,7 @@ class Trainer:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         return {
             "validation": found.metric(self.metric),
+            "interval": interval_of(found, self.metric),
             "accuracy": found.accuracy,
             "balanced_accuracy": found.balanced_accuracy,
             "epochs": fitted.epochs,
@@ -108,6 +111,18 @@ class Trainer:
             "history": fitted.history,
             "state": save_tensors(state),
         }
+
+
+def interval_of(found: Evaluation, metric: str) -> list[float]:
+    """The 95 % interval [low, high] of the metric of an evaluation, over its images; see audit."""
+    counts = found.confusion.sum(1)
+    right = found.confusion.diagonal()
+    low, high = (
+        mean_interval(right[counts > 0], counts[counts > 0])
+        if metric == "balanced_accuracy"
+        else wilson(right.sum(), counts.sum())
+    )
+    return [float(low), float(high)]
 
 
 def largest_within(costing: Costing, start: Sequence[Arch], seed: int, tries: int = 150) -> Arch | None:
@@ -182,39 +197,50 @@ def verify(
     parallel: int = 1,
     images: int = 0,
     patient: float = 120.0,
+    objectives: Sequence[str] = (),
+    waves: Sequence[int] = (),
+    pull: Callable[[int, int, Sequence[dict[str, Any]]], list[Entrant]] = lambda number, count, records: [],
     on_progress: Callable[[int, str], None] = lambda n, best: None,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> list[dict[str, Any]]:
-    """Successive halving over finalists; controls train through every round beside them.
+    """Successive halving over finalists, in rounds; controls train beside them, and what is surely beaten stops early.
 
     Under a budget a training that would take 1.3 times its share of the round is shortened; `parallel` is how many run
     at once. One that hangs is given up after `patient` seconds and many times what it should take (`images`: those of
     an epoch).
 
+    waves:       more finalists that train in the first round when the entrants have, so many at a time.
+    pull:        names those of a wave from (number of the wave, how many, the records so far); see pipeline.
+    objectives:  costs that count beside the metric. After each round but the last an entrant, finalist or control, is
+                 stopped whose metric's interval lies below that of another that costs no more in any of them (see
+                 stopping.dominators), and of the finalists the better half goes on, by fronts of metric and costs. With
+                 none the metric alone decides.
+
     Each (entrant, round) is one event and is recalled on resume; weights between rounds lie in `checkpoints/`. Returns
-    one record an entrant: key, role, costs, `rounds` (epochs, validation, seconds, history), `validation` of its last
-    round, `eliminated_after` (round number or None) and `failure`. Source of the halving: Jamieson and Talwalkar 2016,
-    arXiv:1502.07943.
+    one record an entrant: key, role, costs, `rounds` (epochs, validation, interval, seconds, history), `validation` of
+    its last round, `eliminated_after` (round number or None), `stopped_by` (key of what dominated it, or None) and
+    `failure`. Source of the halving: Jamieson and Talwalkar 2016, arXiv:1502.07943.
     """
-    records: dict[str, dict[str, Any]] = {
-        e.key: {
-            "key": e.key, "space": e.space.name, "arch": e.text, "role": e.role, "costs": dict(e.costs), "rounds": [],
-            "validation": None, "eliminated_after": None, "failure": None,
-        }
-        for e in entrants
-    }  # fmt: skip
+    records: dict[str, dict[str, Any]] = {}
+    alive: list[Entrant] = []
     spaces = list(dict.fromkeys(e.space for e in entrants))
-    alive, top = list(entrants), 0.0
-    for number, epochs in enumerate(plan.rounds):
-        if not alive:
-            break
-        if number and (run.recall(f"verify-stop/{number}") or (f"verify-done/{number}" not in run and out_of_time())):
-            run.once(f"verify-stop/{number}", lambda: True)
-            break
-        jobs = []
+    top = 0.0
+
+    def admit(newcomers: Sequence[Entrant]) -> None:
+        for e in newcomers:
+            records[e.key] = {
+                "key": e.key, "space": e.space.name, "arch": e.text, "role": e.role, "costs": dict(e.costs),
+                "rounds": [], "validation": None, "eliminated_after": None, "stopped_by": None, "failure": None,
+            }  # fmt: skip
+            alive.append(e)
+
+    def train(some: Sequence[Entrant], number: int, among: int) -> None:
+        """A round of some entrants; under a budget each has the share of one of `among`."""
+        nonlocal top
+        epochs, jobs = plan.rounds[number], []
         share = TRAINING * plan.seconds["verify"] / len(plan.rounds) if plan.seconds else 0.0
-        job_seconds = share * parallel / len(alive) if plan.seconds else None
-        for entrant in alive:
+        job_seconds = share * parallel / among if plan.seconds else None
+        for entrant in some:
             name = f"verify/{number}/{entrant.key}"
             stored = run.folder / "checkpoints" / f"{checkpoint_name(entrant, number)}"
             if name in run and (run.recall(name).get("failure") or stored.exists()):
@@ -228,7 +254,7 @@ def verify(
                     "state": before.read_bytes() if number else None,
                 })
             )  # fmt: skip
-        slowest = max(entrant.costs.get("training", 0.0) for entrant in alive)  # ms per image
+        slowest = max((entrant.costs.get("training", 0.0) for entrant in some), default=0.0)  # ms per image
         limit = patience(job_seconds and 3 * job_seconds, 1e-3 * slowest * epochs * images, patient)
         for (name, stored, _), outcome in zip(jobs, pool.map([job for *_, job in jobs], timeout=limit), strict=True):
             answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
@@ -239,23 +265,52 @@ def verify(
                 run.record(name, answer)
             top = max(top, answer.get("validation") or 0.0)
             on_progress(1, f"{top:.3f}")
-        run.once(f"verify-done/{number}", lambda: True)
-        for entrant in alive:
+        for entrant in some:
             record, answer = records[entrant.key], run.recall(f"verify/{number}/{entrant.key}")
             if answer.get("failure"):
                 record["failure"], record["eliminated_after"] = answer["failure"], number
+                alive.remove(entrant)
             else:
                 record["rounds"].append(answer)
                 record["validation"] = answer["validation"]
-        alive = [e for e in alive if records[e.key]["failure"] is None]
-        finalists = sorted(
-            (e for e in alive if e.role == "finalist"), key=lambda e: -records[e.key]["validation"]
-        )  # stable: ties keep the order of the shortlist
+
+    admit(entrants)
+    for number in range(len(plan.rounds)):
+        if not alive:
+            break
+        if number and (run.recall(f"verify-stop/{number}") or (f"verify-done/{number}" not in run and out_of_time())):
+            run.once(f"verify-stop/{number}", lambda: True)
+            break
+        among = len(alive) + (0 if number else sum(waves))
+        train(list(alive), number, among)
+        for wave, count in enumerate(() if number else waves):
+            newcomers = pull(wave, count, list(records.values()))
+            admit(newcomers)
+            train(newcomers, number, among)
+        run.once(f"verify-done/{number}", lambda: True)
         if number + 1 < len(plan.rounds):
-            for loser in finalists[max(1, (len(finalists) + 1) // 2) :]:
-                records[loser.key]["eliminated_after"] = number
-                alive.remove(loser)
+            drop_beaten(alive, records, number, objectives)
     return list(records.values())
+
+
+def drop_beaten(
+    alive: list[Entrant], records: Mapping[str, dict[str, Any]], number: int, objectives: Sequence[str]
+) -> None:
+    """Takes out of `alive` what does not go on after round `number`, and notes in its record why."""
+    standing = [records[e.key] for e in alive]
+    costs = np.array([[r["costs"].get(name, np.nan) for name in objectives] for r in standing], dtype=float)
+    costs = costs.reshape(len(alive), len(objectives))
+    ends = np.array([r["rounds"][-1].get("interval") or (r["validation"], r["validation"]) for r in standing])
+    ends = ends.reshape(len(alive), 2)
+    stopped = dominators(ends[:, 0], ends[:, 1], costs)
+    finalists = [i for i, e in enumerate(alive) if e.role == "finalist"]
+    best = front_order([standing[i]["validation"] for i in finalists], costs[finalists])
+    beyond = {finalists[i] for i in best[max(1, (len(finalists) + 1) // 2) :]}
+    for i, (entrant, by) in enumerate(zip(list(alive), stopped, strict=True)):
+        if by is not None or i in beyond:
+            records[entrant.key]["eliminated_after"] = number
+            records[entrant.key]["stopped_by"] = None if by is None else standing[by]["key"]
+            alive.remove(entrant)
 
 
 def checkpoint_name(entrant: Entrant, number: int) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from archscout.config import Config, make_config, parse_seconds
 from archscout.errors import UserError
-from archscout.plan import CONTROLS, Plan, Rates, halvings, plan_budget, plan_counts
+from archscout.plan import CONTROLS, FINALISTS, Plan, Rates, halvings, plan_budget, plan_counts, waves
 
 RATES = Rates(score_seconds=0.4, training_ms=(0.5, 1.0, 3.0), spent=20.0)
 
@@ -32,7 +32,7 @@ def test_the_planned_work_fits_the_budget(budget: float, images: int) -> None:
     assert verifying <= 1.01 * plan.seconds["verify"] + 1
     assert training <= 1.01 * plan.seconds["train"]
     assert sum(plan.seconds.values()) <= budget
-    assert 2 <= plan.finalists <= 8
+    assert plan.finalists in FINALISTS
     assert len(plan.rounds) == halvings(plan.finalists)
 
 
@@ -41,6 +41,38 @@ def test_more_time_means_more_of_everything() -> None:
     assert long.candidates > short.candidates
     assert long.finalists >= short.finalists
     assert long.training_limit > short.training_limit
+
+
+def test_what_a_small_data_set_leaves_goes_to_verification() -> None:
+    small, large = planned(1200.0, 1_500), planned(1200.0, 60_000)
+    assert large.split == pytest.approx({"score": 5, "verify": 15, "train": 80})
+    assert small.split["train"] == pytest.approx(30)
+    assert small.split["verify"] == pytest.approx(15 + 0.9 * 50)
+    assert sum(small.split.values()) == pytest.approx(100)
+    assert "verification" in small.why
+    assert small.finalists > large.finalists
+
+
+def test_a_split_can_be_set() -> None:
+    plan = planned(1200.0, 1_500, split="10,30,60")
+    assert plan.split == pytest.approx({"score": 10, "verify": 30, "train": 60})
+    assert plan.why == "as set"
+    assert planned(1200.0, 1_500, split=(1, 3, 6)).seconds == pytest.approx(plan.seconds)
+    with pytest.raises(UserError, match="like 5,15,80"):
+        make_config({"data": "x", "split": "5,15"})
+    with pytest.raises(UserError, match="like 5,15,80"):
+        make_config({"data": "x", "split": "5,0,80"})
+    with pytest.raises(UserError, match="no cost"):
+        make_config({"data": "x", "objectives": ["lateness"]})
+
+
+@pytest.mark.parametrize("finalists", [1, 2, 7, 8, 12, 16, 24, 32, 48])
+def test_waves_hold_all_finalists(finalists: int) -> None:
+    found = waves(finalists)
+    assert sum(found) == finalists
+    assert min(found) >= 1
+    assert len(found) <= 4
+    assert finalists <= 7 or found[0] == 6
 
 
 def test_given_counts_are_kept_under_a_budget() -> None:
@@ -83,6 +115,8 @@ def test_config_survives_toml() -> None:
             "proxies": "macs,naswot",
             "workers": "2",
             "budget": "3m",
+            "split": "5,15,80",
+            "objectives": ["latency"],
         }
     )
     assert config.limits == {"latency": 5.0, "params": 300_000.0}

@@ -59,3 +59,4 @@ def test_front_order_by_the_definition() -> None:
 
 def test_without_costs_the_order_is_that_of_the_values() -> None:
     assert front_order([0.2, 0.9, 0.2, 0.5]) == [1, 3, 0, 2]
+    assert front_order([], np.zeros((0, 2))) == dominators([], [], np.zeros((0, 2))) == []

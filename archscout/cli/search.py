@@ -23,6 +23,16 @@ def search(
     candidates: Annotated[int | None, typer.Option(help="Architectures to score.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Architectures to verify by short training.")] = None,
     epochs: options.Epochs = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Parts of the time for ranking, verification, full training, like 5,15,80 (default: decided)."
+        ),
+    ] = None,
+    objective: Annotated[
+        list[str] | None,
+        typer.Option(help="Cost that verification weighs against accuracy, like latency; repeatable."),
+    ] = None,
     metric: options.Metric = None,
     flip: options.Flip = None,
     seed: options.Seed = None,
@@ -47,7 +57,9 @@ def search(
     from archscout.pipeline import search as run_search
 
     settings = {
-        k: v for k, v in locals().items() if k not in ("data", "limit", "config", "out", "as_json", "run_search")
+        k: v
+        for k, v in locals().items()
+        if k not in ("data", "limit", "objective", "config", "out", "as_json", "run_search")
     }
-    result = run_search(data, out=out, config=config, limits=limit or None, **settings)
+    result = run_search(data, out=out, config=config, limits=limit or None, objectives=objective or None, **settings)
     options.conclude(result, as_json)
