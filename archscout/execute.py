@@ -21,6 +21,7 @@ from archscout.errors import UserError
 
 AHEAD = 32  # items handed out per worker before the first of them is taken back
 DIED = "the worker process died"
+TRIES = 3  # workers that may die with an item before it is given up: any of them may have been killed for others' sake
 SAME = -1.0  # the timeout that the pool was made with
 
 
@@ -64,8 +65,8 @@ def executor(
              60 s". With workers=0 it stops what `Limit` can stop.
 
     An exception costs its item only (failure "ValueError: ..."). Where a worker dies (no memory, a crash, a kill), its
-    item is tried once more, and costs itself only if that one dies too; what a lost machine of a Ray cluster had is
-    tried elsewhere. Overhead: a fraction of a millisecond per item between processes. Raises UserError for work that
+    item is tried again, and costs itself when the third has died; what a lost machine of a Ray cluster had is tried
+    elsewhere. Overhead: a fraction of a millisecond per item between processes. Raises UserError for work that
     cannot be sent, for workers that cannot start, and where Ray is missing.
     """
     if threads < 1 or (timeout is not None and not timeout > 0):
@@ -319,7 +320,7 @@ class _Processes:
                 self.stop()
 
     def _taken(self, handed: _Handed) -> Outcome | None:
-        """What became of an item; None if its worker died for the first time, and it is to be scheduled again."""
+        """What became of an item; None if its worker died, and it is to be scheduled again."""
         from pebble import ProcessExpired
 
         since = handed.since
@@ -329,7 +330,7 @@ class _Processes:
             return too_long(self._timeout, time.perf_counter() - since)
         except ProcessExpired:
             handed.deaths += 1
-            if handed.deaths > 1:
+            if handed.deaths >= TRIES:
                 return Outcome(None, DIED, time.perf_counter() - since)
             handed.future = None
             return None

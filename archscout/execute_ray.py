@@ -8,18 +8,23 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from archscout.errors import UserError
-from archscout.execute import AHEAD, DIED, SAME, Outcome, packed_attempt, too_long, unpacked
+from archscout.errors import Stopped, UserError
+from archscout.execute import AHEAD, DIED, SAME, TRIES, Outcome, packed_attempt, too_long, unpacked
+
+log = logging.getLogger("archscout")
+
+LONELY = 60.0  # seconds without any worker after which the person is told
 
 
 @contextmanager
 def ray_pool(address: str, work: Callable[[Any], Any], threads: int, timeout: float | None) -> Iterator[_Actors]:
     """Actors that hold `work`, on the cluster at `address`; "ray" is the one at hand, or else a new local one.
 
-    Starting a new one takes some seconds. Only what was started here is ended. See `archscout.execute.executor`.
+    Starting a new one takes some seconds. Only what was started here is ended. A cluster that is lost is told as
+    Stopped, so that a run can be resumed. See `archscout.execute.executor`.
     """
     try:
         import ray
@@ -43,11 +48,18 @@ def ray_pool(address: str, work: Callable[[Any], Any], threads: int, timeout: fl
         actors = _Actors(work, threads, timeout)
         try:
             yield actors
+        except (ConnectionError, ray.exceptions.RaySystemError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise Stopped(
+                f"the Ray cluster was lost ({type(error).__name__}: {why}); when it is back type: archscout resume RUN"
+            ) from None
         finally:
-            actors.stop()
+            with suppress(ConnectionError, ray.exceptions.RayError):
+                actors.stop()
     finally:
         if ours:
-            ray.shutdown()
+            with suppress(ConnectionError, ray.exceptions.RayError):
+                ray.shutdown()
 
 
 class _Actors:
@@ -66,8 +78,9 @@ class _Actors:
                 sys.path += [folder for folder in path if folder not in sys.path]  # before the work is loaded
                 self.work = ray.get(work[0])
 
-            def ready(self) -> None:
-                """Answers once the actor stands."""
+            def ready(self) -> str:
+                """Answers once the actor stands, with the machine that it stands on."""
+                return str(ray.get_runtime_context().get_node_id())
 
             def attempt(self, item: Any) -> tuple[bytes, str | None, float]:
                 return packed_attempt(self.work, item)
@@ -86,6 +99,7 @@ class _Actors:
         self._count = max(1, int(cpus // share))
         self._starting: dict[Any, Any] = {}  # reference of ready() -> actor
         self._idle: list[Any] = []
+        self._node: dict[Any, str] = {}  # actor -> machine
         self._busy: dict[Any, tuple[Any, int, Any, int, float]] = {}  # reference -> actor, number, item, trial, since
         self._lost = 0  # actors that ended while they started, one after another
         for _ in range(self._count):
@@ -101,7 +115,7 @@ class _Actors:
 
         for actor in [*self._starting.values(), *self._idle, *(entry[0] for entry in self._busy.values())]:
             ray.kill(actor)
-        self._starting, self._idle, self._busy = {}, [], {}
+        self._starting, self._idle, self._busy, self._node = {}, [], {}, {}
 
     def map(self, items: Iterable[Any], timeout: float | None = SAME) -> Iterator[Outcome]:
         self._timeout = self._usual if timeout == SAME else timeout
@@ -141,7 +155,11 @@ class _Actors:
         if self._timeout is not None and self._busy:
             first = min(entry[4] for entry in self._busy.values())
             patience = max(0.0, first + self._timeout - time.perf_counter())
+        elif not self._busy:
+            patience = LONELY
         ended, _ = ray.wait([*self._starting, *self._busy], num_returns=1, timeout=patience)
+        if not ended and not self._busy:
+            log.warning("waiting for a machine of the Ray cluster with %d free CPUs", self._threads)
         for reference in ended:
             if reference in self._starting:
                 self._greet(reference)
@@ -150,31 +168,48 @@ class _Actors:
             try:
                 done[number] = unpacked(ray.get(reference))
                 self._idle.append(actor)
-            except ray.exceptions.RayActorError:
-                self._start()
-                if trial == 1:
-                    queue.appendleft((number, item, 2))
+            except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError):  # the second: its answer went
+                gone = self._machine_gone(actor)
+                self._end(actor)
+                if gone or trial < TRIES:
+                    queue.appendleft((number, item, trial if gone else trial + 1))
                 else:
                     done[number] = Outcome(None, DIED, time.perf_counter() - since)
+            except ray.exceptions.RaySystemError:
+                raise
             except ray.exceptions.RayError as error:
-                ray.kill(actor)
-                self._start()
+                self._end(actor)
                 done[number] = Outcome(None, f"{type(error).__name__}: {error}"[:500], time.perf_counter() - since)
         if self._timeout is None or ended:
             return
         for reference, (actor, number, _, _, since) in list(self._busy.items()):
             if time.perf_counter() - since >= self._timeout:
                 del self._busy[reference]
-                ray.kill(actor)
-                self._start()
+                self._end(actor)
                 done[number] = too_long(self._timeout, time.perf_counter() - since)
+
+    def _end(self, actor: Any) -> None:
+        """Ends an actor, dead or alive, and starts another in its place."""
+        import ray
+
+        self._node.pop(actor, None)
+        ray.kill(actor)
+        self._start()
+
+    def _machine_gone(self, actor: Any) -> bool:
+        """Whether the machine of an actor is known to be lost, so that its death says nothing about its item."""
+        import ray
+
+        return self._node.get(actor) not in {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
     def _greet(self, reference: Any) -> None:
         import ray
 
         actor = self._starting.pop(reference)
         try:
-            ray.get(reference)
+            self._node[actor] = ray.get(reference)
+        except ray.exceptions.RaySystemError:
+            raise
         except ray.exceptions.RayError as error:
             self._lost += 1
             if self._lost > 2 * self._count:
@@ -190,9 +225,7 @@ class _Actors:
 
     def _abandon(self) -> None:
         """Ends the actors whose answers nobody waits for any more."""
-        import ray
 
         for actor, *_ in self._busy.values():
-            ray.kill(actor)
-            self._start()
+            self._end(actor)
         self._busy = {}

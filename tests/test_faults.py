@@ -128,7 +128,7 @@ class KilledOnce:
         return item
 
 
-def test_the_item_of_a_killed_worker_is_tried_once_more(tmp_path: Path) -> None:
+def test_the_item_of_a_killed_worker_is_tried_again(tmp_path: Path) -> None:
     items = [1, "kill", 2, "kill always", *range(20)]
     with executor(1, KilledOnce(tmp_path / "mark")) as pool:
         outcomes = list(pool.map(items))
