@@ -80,6 +80,10 @@ class Config(BaseModel):
         (), description="costs that verification weighs against accuracy; empty: accuracy alone, within the limits"
     )
     recipe: str = Field("auto", description="how `train` trains: auto, darts, or a module:function of your own")
+    pretrained: dict[str, str] = Field(
+        {}, description="weights of known networks that are fine-tuned beside the finalists: network -> file"
+    )
+    teach: Literal["auto", "yes", "no"] = Field("auto", description="whether the best of these teaches the winner")
     metric: Literal["auto", "accuracy", "balanced_accuracy"] = Field("auto", description="what decides")
     flip: Literal["auto", "yes", "no"] = Field("auto", description="mirror images in training")
     seed: int = Field(0, ge=0, lt=2**31)
@@ -152,6 +156,10 @@ def make_config(values: Mapping[str, Any]) -> Config:
         given["budget"] = parse_seconds(given["budget"])
     if "limits" in given:
         given["limits"] = parse_limits(given["limits"])
+    if "pretrained" in given:
+        from archscout.pretrained import parse_files
+
+        given["pretrained"] = parse_files(given["pretrained"])
     if isinstance(given.get("proxies"), str):
         given["proxies"] = tuple(part.strip() for part in given["proxies"].split(",") if part.strip())
     try:

@@ -70,6 +70,15 @@ class Subsampled(Block):
         return F.relu(y + x)
 
 
+def cifar_network(depth: int) -> nn.Module:
+    """The CIFAR ResNet of a depth of 6 n + 2 with weights drawn anew, for 3x32x32 images and 10 classes."""
+    blocks, rest = divmod(depth - 2, 6)
+    if rest or blocks < 1:
+        raise UserError(f"a CIFAR ResNet has 6 n + 2 layers, like 20 or 56; got {depth}")
+    picks: dict[str, Any] = {f"depth{s}": blocks for s in (1, 2, 3)} | dict.fromkeys(names_of(blocks), 1.0)
+    return Network(picks, (3, 32, 32), 10, blocks, 16, block=Subsampled)
+
+
 def resnet_cifar(path: str | Path, depth: int) -> nn.Module:
     """A published CIFAR ResNet of depth 20, 32, 44, 56 or 110 from a file of its weights; zero-filled shortcuts.
 
@@ -77,9 +86,8 @@ def resnet_cifar(path: str | Path, depth: int) -> nn.Module:
     alone. Images are normalised with mean (.485, .456, .406) and std (.229, .224, .225), times 255.
     Raises UserError for a file that is absent or of another network.
     """
-    blocks, rest = divmod(depth - 2, 6)
-    if rest or blocks < 1:
-        raise UserError(f"a CIFAR ResNet has 6 n + 2 layers, like 20 or 56; got {depth}")
+    network = cifar_network(depth)
+    blocks = (depth - 2) // 6
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -90,8 +98,6 @@ def resnet_cifar(path: str | Path, depth: int) -> nn.Module:
     if not isinstance(stored, dict) or not all(isinstance(k, str) for k in stored):
         raise UserError(f"'{path}' holds no state dict; save network.state_dict() with torch.save")
     stored = {k.removeprefix("module."): v for k, v in stored.items()}
-    picks: dict[str, Any] = {f"depth{s}": blocks for s in (1, 2, 3)} | dict.fromkeys(names_of(blocks), 1.0)
-    network = Network(picks, (3, 32, 32), 10, blocks, 16, block=Subsampled)
     names = {"conv1": "stem", "bn1": "norm", "linear": "classifier", "fc": "classifier"}
     parts = {"conv1": "a", "bn1": "norm_a", "conv2": "b", "bn2": "norm_b"}
     renamed = {}

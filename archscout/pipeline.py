@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -37,12 +37,14 @@ from archscout.devices.measure import measure_network, safe_end
 from archscout.devices.profile import Profile, measure_profile
 from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
+from archscout.distill import Teacher
 from archscout.errors import Stopped, UserError
-from archscout.execute import Limit, Overdue, executor
-from archscout.fit import Fit, evaluate, fit
+from archscout.execute import executor
+from archscout.fit import Fit, Recipe, evaluate, fit
 from archscout.naming import find, word
 from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts, waves
 from archscout.predictor import predict_pool
+from archscout.pretrained import fine_tuning, pretrained
 from archscout.probe import Batch, reason
 from archscout.progress import progress
 from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
@@ -60,13 +62,14 @@ from archscout.spaces.plain import plain
 from archscout.strategies import STRATEGIES
 from archscout.strategies.strategy import Goal
 from archscout.trust import code_in, require_trust, seal
-from archscout.verify import Entrant, Trainer, choose, initialise, largest_within, verify
+from archscout.verify import Entrant, Trainer, checkpoint_name, choose, initialise, largest_within, verify
 
 log = logging.getLogger("archscout")
 
 AFTERWARDS = ("int8", "target_measured")  # events that other verbs add to a run, at any time
 PREDICTING = ("params", "macs", "memory", "training")  # costs that the predictor reads beside the proxies
 PULLABLE = 1000  # best candidates by the aggregate that the predictor may name
+TAUGHT = 0.5  # of the loss is the teacher's answers
 HOPE = 0.8  # a training may turn out this much faster than measured; if it does not, it is shortened under way
 
 
@@ -182,7 +185,10 @@ def train(
         if used["space"] != base.get("space"):  # what is sealed is the config
             require_trust(source.folder / "architecture.json", code_in({"space": used["space"]}), trust)
         data, space = used["data"] if data is None else data, space or used["space"]
-        settings = {**{k: base[k] for k in ("data_root", "size", "group", "metric", "flip") if k in base}, **settings}
+        settings = {
+            **{k: base[k] for k in ("data_root", "size", "group", "metric", "flip", "pretrained") if k in base},
+            **settings,
+        }
     if arch is None or data is None:
         raise UserError("train wants a run folder, or --data with --space and --arch; see archscout train --help")
     named, methods = name_methods(data, {**settings, "space": space or "mobilenet"})
@@ -206,7 +212,7 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     select = settings.get("select") or "full"
     methods = Methods(
         source=data,
-        space=find("space", space, SPACES),
+        space=find("space", space, {**SPACES, "pretrained": pretrained}),
         strategy=find("strategy", strategy, {**STRATEGIES, **DIFFERENTIABLE}),
         proxies=found,
         given=tuple(proxies),
@@ -385,7 +391,7 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
     for note in data.notes:
         log.warning("%s", note)
     clock.stage_done("read")
-    space = make_space(methods.space, data)
+    space = known_space(config, data) if methods.space is pretrained else make_space(methods.space, data)
     log.info(
         "space %s: %s architectures%s",
         space.name,
@@ -406,7 +412,8 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
         )
     else:
         entrant, plan = choose_network(run, config, methods, data, space, metric, clock)
-    train_winner(run, config, data, metric, entrant, plan, clock, methods.select if only else "full")
+    select = methods.select if only else "full"
+    train_winner(run, config, data, metric, entrant, plan, clock, select, teacher_of(run, config, data))
     from archscout.facts import facts_of
     from archscout.page import write_report
 
@@ -434,9 +441,10 @@ def choose_network(
     shared = data.share(cache) if isinstance(config.workers, int) and config.workers > 0 else data
     scorer = Scorer(space, batches=scoring_batches(data, config.seed), proxies=methods.given, seed=config.seed)
     rival = portable(plain, (data.shape, len(data.classes)))
+    known = known_space(config, data)
     embeddings = prepare_selection(run, config, methods, data.part("train"))
     trainer = Trainer(
-        (space, rival), shared, metric, methods.select, config.threads, config.device, config.share, embeddings
+        (space, rival, known), shared, metric, methods.select, config.threads, config.device, config.share, embeddings
     )
     workers = config.workers if config.device == "cpu" else 0
     with executor(workers, Work(scorer, trainer), threads=config.threads, timeout=config.timeout) as pool:
@@ -452,6 +460,7 @@ def choose_network(
         door = Door(run, config, profile)
         first, *later = waves(plan.finalists)
         entrants = shortlist(door, costing, Costing(rival, slack, profile), ranked, first)
+        entrants += known_networks(door, Costing(known, slack, profile), config.pretrained)
         score_controls(run, space, entrants, pool)
         clock.stage_done("score")
         total = sum(plan_jobs(plan, len(entrants) + sum(later)))
@@ -476,9 +485,9 @@ def choose_network(
     run.once("verified", lambda: records)
     shutil.rmtree(cache, ignore_errors=True)
     best = choose(records)
-    home = space if best["space"] == space.name else rival
-    arch = home.parse(best["arch"])
-    winner = Entrant(home, arch, best["role"], best["costs"])
+    home = next(one for one in (space, rival, known) if one.name == best["space"])
+    winner = Entrant(home, home.parse(best["arch"]), best["role"], best["costs"])
+    run.once("teacher", lambda: choose_teacher(config, records, best))
     run.once(
         "winner",
         lambda: {
@@ -682,6 +691,58 @@ def shortlist(door: Door, costing: Costing, rival: Costing, ranked: Sequence[Arc
     return entrants
 
 
+def known_space(config: Config, data: Data) -> SearchSpace:
+    """The networks whose weights are given by files, and all others of torchvision that could be."""
+    numbers = (tuple(map(float, values)) for values in (data.mean, data.std))
+    return portable(pretrained, (data.shape, len(data.classes), tuple(config.pretrained.items()), *numbers))
+
+
+def known_networks(door: Door, costing: Costing, names: Iterable[str]) -> list[Entrant]:
+    """The pretrained networks: candidates where they keep the limits, else teachers only."""
+    space, entrants = costing.space, []
+    for name in names:
+        arch = space.parse(name)
+        space.build(arch)  # refuses a file of another network before anything is trained
+        inside = costing(arch)["violation"] <= 0 and door.admits(costing, arch)
+        entrants.append(Entrant(space, arch, "pretrained" if inside else "teacher", costing(arch)))
+    return entrants
+
+
+def choose_teacher(config: Config, records: Sequence[dict[str, Any]], best: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Which pretrained network teaches the winner, if one does; {arch, key, round, validation}.
+
+    The best of those that verification trained. With teach=auto it must be better than the winner beyond both
+    intervals, and its forward pass (a third of its training step) must take no longer than the winner's training step,
+    so that the winner still sees at least half of the images.
+    """
+    able = [
+        r for r in records
+        if r["space"] == "pretrained" and r["key"] != best["key"] and r["rounds"] and not r["failure"]
+    ]  # fmt: skip
+    if not able or config.teach == "no":
+        return None
+    record = max(able, key=lambda r: r["validation"])
+    if config.teach == "auto":
+        ahead = record["rounds"][-1]["interval"][0] > best["rounds"][-1]["interval"][1]
+        costs = [r["costs"].get("training", 0.0) for r in (record, best)]
+        if not ahead or costs[0] / 3 > costs[1]:
+            return None
+    fields = {name: record[name] for name in ("arch", "key", "validation")}
+    return {**fields, "round": len(record["rounds"]) - 1, "forward_ms": record["costs"].get("training", 0.0) / 3}
+
+
+def teacher_of(run: Run, config: Config, data: Data) -> Teacher | None:
+    """The teacher that the run chose, with the weights that verification left."""
+    found = run.recall("teacher")
+    if not found:
+        return None
+    space = known_space(config, data)
+    arch = space.parse(found["arch"])
+    network = space.build(arch)
+    load_weights(network, run.folder / "checkpoints" / checkpoint_name(Entrant(space, arch, "teacher"), found["round"]))
+    return Teacher(network, share=TAUGHT)
+
+
 def pulled(
     door: Door,
     costing: Costing,
@@ -775,16 +836,24 @@ def recipe_of(config: Config, data: Data, metric: str, epochs: float) -> Any:
 
 
 def train_winner(
-    run: Run, config: Config, data: Data, metric: str, entrant: Entrant, plan: Plan | None, clock: Clock, select: Any
+    run: Run,
+    config: Config,
+    data: Data,
+    metric: str,
+    entrant: Entrant,
+    plan: Plan | None,
+    clock: Clock,
+    select: Any,
+    teacher: Teacher | None = None,
 ) -> None:
     """Full training on train and validation images, export, measurement, and the audit, which opens the test part.
 
-    select: what chooses the training images; "full" for all.
+    select: what chooses the training images; "full" for all.  teacher: whose answers it learns too.
     """
     space = entrant.space
     about = {
         "space": space.name,
-        "factory": config.space if space.name != "plain" else "plain",
+        "factory": space.name if space.name in ("plain", "pretrained") else config.space,
         "arch": entrant.text,
         **({"notation": space.notation(entrant.arch)} if space.notation_of else {}),
         "input_shape": list(data.shape),
@@ -800,7 +869,8 @@ def train_winner(
         load_weights(model, weights)
     else:
         with memory_told(f"the full training of {entrant.text}", run):
-            fully_train(run, config, data, metric, model, plan, clock, select)
+            gentle = fine_tuning if entrant.text in config.pretrained and space.name == "pretrained" else None
+            fully_train(run, config, data, metric, model, plan, clock, select, teacher, gentle)
         save_weights(model, weights)
     clock.stage_done("train")
 
@@ -864,13 +934,16 @@ def fully_train(
     plan: Plan | None,
     clock: Clock,
     select: Any,
+    teacher: Teacher | None = None,
+    adapt: Callable[[Recipe], Recipe] | None = None,
 ) -> None:
     """The full training, from a checkpoint if there is one; under a budget its length follows the measured speed.
 
     Every change of the planned epochs is an event, so that a resumed training follows the same schedule.
     """
     part = data.merge("train", "validation")
-    usual = recipe_of(config, data, metric, plan.epochs if plan else 10.0)
+    adapt = adapt or (lambda recipe: recipe)
+    usual = adapt(recipe_of(config, data, metric, plan.epochs if plan else 10.0))
     timed = config.budget is not None and config.epochs is None
     threads = config.train_threads
     if not timed:
@@ -883,7 +956,8 @@ def fully_train(
             lambda: {**best_rate(model, data, usual.batch_size, config), "spent": clock.spent()},
         )
         threads = rate["threads"]
-        per_epoch = HOPE * len(part) * rate["ms"] / 1000.0
+        extra = (run.recall("teacher") or {}).get("forward_ms", 0.0)
+        per_epoch = HOPE * len(part) * (rate["ms"] + extra) / 1000.0
         left = 0.97 * budget - rate["spent"] - audit_seconds(len(data.labels), rate["ms"], budget)
         epochs = float(min(max(left / per_epoch, 2 * usual.batch_size / len(part)), most_epochs(len(part))))
         if plan is None or abs(epochs - plan.epochs) > 0.02 * plan.epochs:
@@ -896,7 +970,7 @@ def fully_train(
                     "why": f"one image takes {rate['ms']:.3g} ms and {max(left, 0.0):.0f} s are left for it",
                 },
             )
-    recipe = recipe_of(config, data, metric, epochs)
+    recipe = adapt(recipe_of(config, data, metric, epochs))
     log.info("full training: %.3g epochs of %d images", epochs, len(part))
     selector = make_selector(select, part, seed=config.seed, share=config.share, cache=str(run.folder / "embeddings"))
     several = config.devices > 1  # processes of their own, to which the bar and the log cannot travel
@@ -922,6 +996,7 @@ def fully_train(
             checkpoint=run.folder / "checkpoints" / "final.pt",
             on_progress=None if several else shown,
             allow=keep_deadline(run, config, clock, epochs, rate_ms, len(data.labels)),
+            teacher=teacher,
         )
         if several:
             for change in fitted.changes:

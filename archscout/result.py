@@ -151,14 +151,16 @@ class Result:
         """The trained winner in eval mode; its images are normalised by the mean and std of architecture.json."""
         from archscout.deploy import load_weights
         from archscout.naming import find
+        from archscout.pretrained import pretrained
         from archscout.spaces import SPACES
 
+        known = {**SPACES, "pretrained": pretrained}
         about, named = self.about, self.about["factory"]
-        if named not in SPACES and ":" in named:
+        if named not in known and ":" in named:
             require_trust(self.folder, [named], self.trust)
             if named != self.config.get("space"):
                 require_trust(self.folder / "architecture.json", [named], self.trust)
-        space = find("space", named, SPACES)
+        space = find("space", named, known)
         if callable(space):
             space = space(tuple(about["input_shape"]), len(about["classes"]))
         model = space.build(space.parse(about["arch"]))

@@ -18,6 +18,7 @@ from archscout.data import Data, Part
 from archscout.errors import UserError
 from archscout.fit import Diverged, Evaluation, Recipe, evaluate, fit
 from archscout.plan import TRAINING, Plan
+from archscout.pretrained import fine_tuning
 from archscout.propose import Costing
 from archscout.run import Run
 from archscout.selection import make_selector
@@ -58,7 +59,7 @@ def initialise(space: SearchSpace, arch: Arch, seed: int) -> torch.nn.Module:
 class Trainer:
     """The work of one verification round, for a worker: continue (or start) an entrant and evaluate it.
 
-    Called with an item {space: int, arch, recipe, epochs, seconds, seed, round, state: bytes | None}; answers
+    Called with an item {space: its name, arch, recipe, epochs, seconds, seed, round, state: bytes | None}; answers
     {validation, interval, accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights
     travel as safetensors bytes, so workers need no common file system.
     """
@@ -73,7 +74,7 @@ class Trainer:
     cache: str | None = None
 
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
-        space = self.spaces[item["space"]]
+        space = next(space for space in self.spaces if space.name == item["space"])
         model = initialise(space, tuple(item["arch"]), item["seed"])
         if item["state"] is not None:
             model.load_state_dict(load_tensors(item["state"]))
@@ -180,10 +181,10 @@ def patience(planned: float | None, predicted: float, patient: float) -> float |
 
 
 def slowness(entrant: Entrant, plan: Plan) -> float:
-    """How much longer than the plan allows an entrant needs per image; 1 for all but a baseline of its own limit."""
+    """How much longer than the plan allows an entrant needs per image, at most 4; 1 for all but known networks."""
     if plan.training_limit is None:
         return 1.0
-    return max(1.0, entrant.costs.get("training", 0.0) / plan.training_limit)
+    return min(max(1.0, entrant.costs.get("training", 0.0) / plan.training_limit), 4.0)
 
 
 def verify(
@@ -223,7 +224,6 @@ def verify(
     """
     records: dict[str, dict[str, Any]] = {}
     alive: list[Entrant] = []
-    spaces = list(dict.fromkeys(e.space for e in entrants))
     top = 0.0
 
     def admit(newcomers: Sequence[Entrant]) -> None:
@@ -238,6 +238,7 @@ def verify(
         """A round of some entrants; under a budget each has the share of one of `among`."""
         nonlocal top
         epochs, jobs = plan.rounds[number], []
+        recipes = {"pretrained": fine_tuning(recipe)}
         share = TRAINING * plan.seconds["verify"] / len(plan.rounds) if plan.seconds else 0.0
         job_seconds = share * parallel / among if plan.seconds else None
         for entrant in some:
@@ -248,8 +249,8 @@ def verify(
             before = run.folder / "checkpoints" / checkpoint_name(entrant, number - 1)
             jobs.append(
                 (name, stored, {
-                    "space": spaces.index(entrant.space), "arch": entrant.arch, "recipe": recipe,
-                    "seed": seed, "round": number, "epochs": epochs,
+                    "space": entrant.space.name, "arch": entrant.arch,
+                    "recipe": recipes.get(entrant.space.name, recipe), "seed": seed, "round": number, "epochs": epochs,
                     "seconds": job_seconds and job_seconds * slowness(entrant, plan),
                     "state": before.read_bytes() if number else None,
                 })
@@ -302,7 +303,8 @@ def drop_beaten(
     costs = costs.reshape(len(alive), len(objectives))
     ends = np.array([r["rounds"][-1].get("interval") or (r["validation"], r["validation"]) for r in standing])
     ends = ends.reshape(len(alive), 2)
-    stopped = dominators(ends[:, 0], ends[:, 1], costs)
+    rivals = np.array([e.role != "teacher" for e in alive])
+    stopped = dominators(np.where(rivals, ends[:, 0], -np.inf), ends[:, 1], costs)
     finalists = [i for i, e in enumerate(alive) if e.role == "finalist"]
     best = front_order([standing[i]["validation"] for i in finalists], costs[finalists])
     beyond = {finalists[i] for i in best[max(1, (len(finalists) + 1) // 2) :]}
@@ -321,8 +323,14 @@ def checkpoint_name(entrant: Entrant, number: int) -> str:
 
 
 def choose(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The winner: the best validation metric among entrants that trained through the last round they could."""
-    standing = [r for r in records if r["failure"] is None and r["rounds"] and r["eliminated_after"] is None]
+    """The winner: the best validation metric among entrants that trained through the last round they could.
+
+    A teacher, a known network beyond the limits, cannot win.
+    """
+    standing = [
+        r for r in records
+        if r["failure"] is None and r["rounds"] and r["eliminated_after"] is None and r["role"] != "teacher"
+    ]  # fmt: skip
     if not standing:
         reasons = "; ".join(sorted({str(r["failure"]) for r in records if r["failure"]}))
         raise UserError(f"every network that was to be verified failed ({reasons}); start anew with other settings")

@@ -40,6 +40,10 @@ Recipe = Annotated[
     str | None,
     typer.Option(help="How to train: auto, or darts (as cells of that space are evaluated: 600 epochs unless told)."),
 ]
+Pretrained = Annotated[
+    list[str] | None,
+    typer.Option(help="Known network with a local file of its weights, like resnet18=resnet18.pth; repeatable."),
+]
 Metric = Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, or auto (balanced if imbalanced).")]
 Flip = Annotated[
     str | None, typer.Option(help="Mirror images in training: yes, no, or auto (decided from the images).")

@@ -33,6 +33,13 @@ def search(
         list[str] | None,
         typer.Option(help="Cost that verification weighs against accuracy, like latency; repeatable."),
     ] = None,
+    pretrained: Annotated[
+        list[str] | None,
+        typer.Option(help="Known network with a local file of its weights, like resnet18=resnet18.pth; repeatable."),
+    ] = None,
+    teach: Annotated[
+        str | None, typer.Option(help="Whether the best such network teaches the winner: auto, yes, no.")
+    ] = None,
     metric: options.Metric = None,
     flip: options.Flip = None,
     seed: options.Seed = None,
@@ -56,10 +63,8 @@ def search(
     """Find, verify, train, audit and export the network for your images under your limits."""
     from archscout.pipeline import search as run_search
 
-    settings = {
-        k: v
-        for k, v in locals().items()
-        if k not in ("data", "limit", "objective", "config", "out", "as_json", "run_search")
-    }
-    result = run_search(data, out=out, config=config, limits=limit or None, objectives=objective or None, **settings)
+    apart = ("data", "limit", "objective", "pretrained", "config", "out", "as_json", "run_search")
+    settings = {k: v for k, v in locals().items() if k not in (*apart, "apart")}
+    settings |= {"limits": limit or None, "objectives": objective or None, "pretrained": pretrained or None}
+    result = run_search(data, out=out, config=config, **settings)
     options.conclude(result, as_json)

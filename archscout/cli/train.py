@@ -20,6 +20,7 @@ def train(
     budget: options.Budget = None,
     epochs: options.Epochs = None,
     recipe: options.Recipe = None,
+    pretrained: options.Pretrained = None,
     metric: options.Metric = None,
     flip: options.Flip = None,
     seed: options.Seed = None,
