@@ -72,7 +72,9 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
             "split": "as listed in split.csv; the test part is opened by the audit at the end and by nothing else",
         }
     if plan := events.get("plan"):
-        facts["plan"] = {k: v for k, v in plan.items() if k != "seconds"} | {"budget_seconds": config.get("budget")}
+        facts["plan"] = {k: v for k, v in plan.items() if k not in ("seconds", "why")}
+        facts["plan"] |= {"split": split} if (split := split_of(plan)) else {}
+        facts["plan"]["budget_seconds"] = config.get("budget")
         facts["plan_changes"] = [events[k] for k in events if k.startswith("plan-change/")]
     if result.candidates:
         finalists = {r["arch"] for r in records if r["role"] != "baseline"}
@@ -87,10 +89,14 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         verified = {r["arch"] for r in records}
         by_arch = {c["arch"]: c for c in result.candidates if c["arch"] in verified}
         won = events.get("winner") or {}
+        pulls = [events[key] for key in events if key.startswith("pulled/")]
+        space = next((r["space"] for r in records if r["role"] == "finalist"), "")
         facts["entrants"] = [
             {
                 **{k: r[k] for k in ("arch", "space", "role", "costs", "failure", "validation")},
                 "eliminated_after": None if r["eliminated_after"] is None else r["eliminated_after"] + 1,
+                "stopped_by": (r.get("stopped_by") or "").partition("/")[2],
+                "pulled": next((p["by"] for p in pulls if r["space"] == space and r["arch"] in p["archs"]), ""),
                 "winner": (r["space"], r["arch"]) == (won.get("space"), won.get("arch")),
                 "rounds": [
                     {"epochs": total, "validation": x["validation"], "seconds": x["seconds"]}
@@ -179,6 +185,7 @@ def summary(result: Result, config: dict[str, Any], spent: list[dict[str, Any]])
         "seconds": sum(stage["seconds"] for stage in spent),
     }
     out["folder"] = str(result.folder)
+    out["known_networks"] = known_networks(events)
     out["verdict"] = verdict(out, deployed)
     return out
 
@@ -201,6 +208,7 @@ def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
         )
     if found["winner_role"] == "random":
         parts.append("The winner is the random control, so the proxies did not help here.")
+    parts.append(found["known_networks"])
     timed = [name for name in ("latency", "energy", "power") if name in found["limits"]]
     parts += [held(name, found) for name in timed]
     if found["target"] and any(found["target"]["measured"].get(name) is None for name in timed):
@@ -208,6 +216,40 @@ def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
             f"What is predicted is not proven; to measure it there: archscout bench-kit --run {found['folder']}"
         )
     return " ".join(part for part in parts if part)
+
+
+def known_networks(events: Mapping[str, Any]) -> str:
+    """A sentence on the pretrained networks: that there were none, how the best did, and whether it taught the winner.
+
+    Empty for a training without a search.
+    """
+    records = events.get("verified") or []
+    if not records:
+        return ""
+    known = [r for r in records if r["space"] == "pretrained"]
+    if not known:
+        return "Pretrained networks were not in the comparison."
+    trained = [r for r in known if r["validation"] is not None]
+    if not trained:
+        return f"No pretrained network could be trained ({known[0]['failure']})."
+    best = max(trained, key=lambda r: r["validation"])
+    beyond = " It is beyond the limits." if best["role"] == "teacher" else ""
+    taught = f" {events['teacher']['arch']} taught the winner." if events.get("teacher") else ""
+    return (
+        f"The pretrained {best['arch']} reached {100 * best['validation']:.1f} % in verification, fine-tuned beside "
+        f"the others.{beyond}{taught}"
+    )
+
+
+def split_of(plan: Mapping[str, Any]) -> str | None:
+    """How a plan splits its time, in words; None for one given by counts."""
+    from archscout.plan import Plan
+
+    words = {"score": "ranking", "verify": "verification", "train": "full training"}
+    split = Plan.from_json(dict(plan)).split
+    if not split:
+        return None
+    return ", ".join(f"{words[stage]} {part:.0f} %" for stage, part in split.items()) + f" ({plan.get('why', '')})"
 
 
 def held(name: str, found: dict[str, Any]) -> str:

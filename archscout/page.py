@@ -185,6 +185,8 @@ class Entrant(TypedDict, total=False):
     rank: int
     rounds: Sequence[Round]
     eliminated_after: int | None
+    stopped_by: str
+    pulled: str
     scores: dict[str, float]
     failure: str | None
     winner: bool
@@ -1300,7 +1302,10 @@ def _verification(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] 
     for entrant in entrants:
         rounds = list(entrant.get("rounds") or ())
         gone = entrant.get("eliminated_after")
-        fate = "winner" if entrant is winner else f"out after round {gone}" if gone else ""
+        beaten = f", surely beaten by {entrant['stopped_by']}" if entrant.get("stopped_by") else ""
+        fate = "winner" if entrant is winner else f"out after round {gone}{beaten}" if gone else ""
+        if entrant.get("pulled"):
+            fate = f"{fate}; named later by the {entrant['pulled']}".removeprefix("; ")
         rows.append(
             {
                 "arch": entrant.get("arch"),
