@@ -1,0 +1,156 @@
+"""The funnel: who trains how long in verification, who is stopped, and who is named later, with scripted trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from archscout.config import Config
+from archscout.execute import Outcome
+from archscout.fit import Recipe
+from archscout.pipeline import Door, Methods, pulled
+from archscout.plan import Plan
+from archscout.propose import Costing, trial_key
+from archscout.proxies import PROXIES
+from archscout.run import Run
+from archscout.space import SearchSpace
+from archscout.verify import Entrant, choose, verify
+
+SPACE = SearchSpace(
+    name="toy", input_shape=(3, 8, 8), classes=2, choices={"a": tuple(range(40))},
+    build_from=lambda picks: nn.Sequential(nn.Flatten(), nn.Linear(192, 2)),
+    format_of=lambda arch: f"n{arch[0]}", parse_of=lambda text: (int(text[1:]),),
+)  # fmt: skip
+
+
+class Scripted:
+    """A pool whose trainings answer at once: `truth` of the architecture, with an interval of `half` around it."""
+
+    def __init__(self, truth: Any, half: float = 0.02) -> None:
+        self.truth, self.half, self.jobs = truth, half, []
+
+    def map(self, items: list[dict], timeout: Any = None) -> list[Outcome]:
+        self.jobs += [(item["round"], item["arch"][0], item["epochs"]) for item in items]
+        return [Outcome(self.answer(item), None, 0.0) for item in items]
+
+    def answer(self, item: dict) -> dict:
+        value = self.truth(item["arch"][0])
+        return {
+            "validation": value, "interval": [value - self.half, value + self.half], "epochs": item["epochs"],
+            "seconds": 1.0, "history": [], "state": b"weights",
+        }  # fmt: skip
+
+
+def entrant(number: int, role: str = "finalist", **costs: float) -> Entrant:
+    return Entrant(SPACE, (number,), role, costs)
+
+
+def trained(run: Run, pool: Scripted, entrants: list[Entrant], rounds: int = 2, **options: Any) -> dict[int, dict]:
+    plan = Plan(10, len(entrants), 4.0, (1.0, 2.0, 4.0)[:rounds], None, {})
+    records = verify(run, entrants, plan, pool, recipe=Recipe(), seed=0, **options)
+    return {int(r["arch"][1:]): r for r in records}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    with Run.create(tmp_path / "run", "") as run:
+        yield run
+
+
+def test_what_is_surely_beaten_stops_and_the_better_half_goes_on(run: Run) -> None:
+    truth = {0: 0.50, 1: 0.49, 2: 0.48, 3: 0.60, 4: 0.20, 5: 0.58}.__getitem__
+    entrants = [entrant(0), entrant(1), entrant(2), entrant(3), entrant(4, "random"), entrant(5, "baseline")]
+    pool = Scripted(truth)
+    found = trained(run, pool, entrants)
+    out = {n: (r["eliminated_after"], r["stopped_by"]) for n, r in found.items()}
+    assert out == {
+        0: (0, "toy/n3"), 1: (0, "toy/n3"), 2: (0, "toy/n3"), 3: (None, None), 4: (0, "toy/n3"), 5: (None, None),
+    }  # fmt: skip
+    assert [job[1] for job in pool.jobs if job[0] == 1] == [3, 5]
+    assert choose(list(found.values()))["arch"] == "n3"
+
+
+def test_within_the_intervals_only_the_halving_decides(run: Run) -> None:
+    truth = {0: 0.50, 1: 0.51, 2: 0.52, 3: 0.53, 4: 0.49}.__getitem__
+    found = trained(run, Scripted(truth), [entrant(0), entrant(1), entrant(2), entrant(3), entrant(4, "random")])
+    assert {n: r["eliminated_after"] for n, r in found.items()} == {0: 0, 1: 0, 2: None, 3: None, 4: None}
+    assert all(r["stopped_by"] is None for r in found.values())
+
+
+def test_with_objectives_a_cheaper_network_is_kept(run: Run) -> None:
+    """Four finalists, two of them on the front of accuracy and latency; a third objective saves one more control."""
+    truth = {0: 0.50, 1: 0.60, 2: 0.55, 3: 0.40, 4: 0.30, 5: 0.30}.__getitem__
+    costs = {0: 3.0, 1: 3.0, 2: 4.0, 3: 1.0, 4: 3.5, 5: 3.5}
+    sizes = {0: 9.0, 1: 9.0, 2: 9.0, 3: 9.0, 4: 9.0, 5: 1.0}
+    roles = dict.fromkeys((4, 5), "random")
+    entrants = [entrant(n, roles.get(n, "finalist"), latency=costs[n], params=sizes[n]) for n in costs]
+    found = trained(run, Scripted(truth), entrants, objectives=("latency", "params"))
+    assert {n for n, r in found.items() if r["eliminated_after"] is None} == {1, 3, 5}
+    assert found[2]["stopped_by"] == found[4]["stopped_by"] == "toy/n1"
+
+
+def test_a_teacher_neither_wins_nor_stops_others(run: Run) -> None:
+    truth = {0: 0.50, 1: 0.45, 2: 0.90}.__getitem__
+    found = trained(run, Scripted(truth), [entrant(0), entrant(1, "baseline"), entrant(2, "teacher")])
+    assert found[0]["stopped_by"] is None
+    assert found[1]["stopped_by"] == "toy/n0"
+    assert choose(list(found.values()))["arch"] == "n0"
+
+
+def test_later_waves_train_in_the_first_round_and_a_resumed_run_is_the_same(run: Run) -> None:
+    asked = []
+
+    def pull(wave: int, count: int, records: Any) -> list[Entrant]:
+        asked.append((wave, count, [r["arch"] for r in records if r["rounds"]]))
+        return [entrant(10 + 2 * wave + i) for i in range(count)]
+
+    pool = Scripted(lambda n: 0.5 + 0.001 * n)
+    first = trained(run, pool, [entrant(0), entrant(1)], waves=(2, 1), pull=pull)
+    assert asked == [(0, 2, ["n0", "n1"]), (1, 1, ["n0", "n1", "n10", "n11"])]
+    assert [n for r, n, _ in pool.jobs if r == 0] == [0, 1, 10, 11, 12]
+    assert [n for r, n, _ in pool.jobs if r == 1] == [10, 11, 12]  # the better half of five
+    before = list(pool.jobs)
+    again = trained(run, pool, [entrant(0), entrant(1)], waves=(2, 1), pull=pull)
+    assert pool.jobs == before
+    assert again == first
+
+
+def scored_run(run: Run, costing: Costing, count: int = 40) -> list[tuple[int, ...]]:
+    """Logged trials whose proxies say: the larger the number, the worse."""
+    for number in range(count):
+        arch = (number,)
+        scores = {"params": float(count - number), "naswot": float(count - number), "zen": float(number % 5)}
+        run.record(trial_key(SPACE, arch), {"arch": f"n{number}", "costs": costing(arch), "scores": scores})
+    return [(number,) for number in range(count)]
+
+
+@pytest.mark.parametrize("evidence", [4, 12])
+def test_the_predictor_names_networks_that_the_ranking_did_not(run: Run, evidence: int) -> None:
+    """What decides is zen alone, one of three proxies; with enough evidence those are named that have it."""
+    costing = Costing(SPACE, {})
+    ranked = scored_run(run, costing)
+    names = {name: PROXIES[name] for name in ("params", "naswot", "zen")}
+    methods = Methods("x", SPACE, None, names, tuple(names), "full")
+    shown = list(range(evidence))
+    records = [
+        {"key": f"toy/n{n}", "space": "toy", "arch": f"n{n}", "costs": {},
+         "rounds": [{"validation": 0.5 + 0.05 * (n % 5) + 0.0001 * n}]}
+        for n in shown
+    ]  # fmt: skip
+    door = Door(run, Config(data="x", epochs=1.0), None)
+    found = pulled(door, costing, methods, ranked, records, 0, 3)
+    event = run.recall("pulled/0")
+    numbers = [e.arch[0] for e in found]
+    assert event["evidence"] == evidence
+    assert not set(numbers) & set(shown)
+    if evidence == 4:
+        assert event["by"] == "aggregate"
+        assert numbers == [4, 5, 6]
+    else:
+        assert event["by"] == "predictor"
+        assert np.mean([n % 5 for n in numbers]) > 3
+        assert event["ranks"] == [n + 1 for n in numbers]
