@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from archscout.stopping import dominators, front_order
 
 log = logging.getLogger("archscout")
 
+ASKED = 4000  # training images that entrants answer where the selector compares networks
 JUDGES = 4000  # validation images that judge an entrant; a standard error of at most 0.8 points
 
 
@@ -79,8 +81,11 @@ class Trainer:
         if item["state"] is not None:
             model.load_state_dict(load_tensors(item["state"]))
         train, validation = self.data.part("train"), at_most(self.data.part("validation"), JUDGES)
+        given = None
+        if item.get("answers") is not None:
+            given = {"answers": item["answers"], "asked": places_at_most(train, ASKED)}
         selector = make_selector(
-            self.select, train, seed=item["seed"] + item["round"], share=self.share, cache=self.cache
+            self.select, train, seed=item["seed"] + item["round"], share=self.share, cache=self.cache, answers=given
         )
         try:
             fitted = fit(
@@ -102,7 +107,15 @@ class Trainer:
             model, validation, mean=self.data.mean, std=self.data.std, threads=self.threads, device=self.device
         )
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        said = None
+        if getattr(selector, "compares", False):
+            asked = evaluate(
+                model, at_most(train, ASKED), mean=self.data.mean, std=self.data.std, threads=self.threads,
+                device=self.device,
+            )  # fmt: skip
+            said = asked.predictions.astype(np.uint16)
         return {
+            **({} if said is None else {"said": said}),
             "validation": found.metric(self.metric),
             "interval": interval_of(found, self.metric),
             "accuracy": found.accuracy,
@@ -143,12 +156,16 @@ def largest_within(costing: Costing, start: Sequence[Arch], seed: int, tries: in
 
 def at_most(part: Part, most: int) -> Part:
     """The part, or a fixed random choice of `most` of its images that keeps the shares of the classes."""
+    return part if len(part) <= most else replace(part, indices=part.indices[places_at_most(part, most)])
+
+
+def places_at_most(part: Part, most: int) -> np.ndarray:
+    """The positions in a part of the images of at_most, sorted."""
     if len(part) <= most:
-        return part
+        return np.arange(len(part))
     order = np.random.default_rng(0).permutation(len(part))
     by_class = order[np.argsort(part.labels[order], kind="stable")]
-    picked = by_class[(np.arange(most) * len(part)) // most]
-    return replace(part, indices=np.sort(part.indices[picked]))
+    return np.sort(by_class[(np.arange(most) * len(part)) // most])
 
 
 def within_seconds(seconds: float | None) -> Callable[[float], float | None]:
@@ -239,6 +256,7 @@ def verify(
         nonlocal top
         epochs, jobs = plan.rounds[number], []
         recipes = {"pretrained": fine_tuning(recipe)}
+        answers = said_before(run, some, number)
         share = TRAINING * plan.seconds["verify"] / len(plan.rounds) if plan.seconds else 0.0
         job_seconds = share * parallel / among if plan.seconds else None
         for entrant in some:
@@ -252,14 +270,16 @@ def verify(
                     "space": entrant.space.name, "arch": entrant.arch,
                     "recipe": recipes.get(entrant.space.name, recipe), "seed": seed, "round": number, "epochs": epochs,
                     "seconds": job_seconds and job_seconds * slowness(entrant, plan),
-                    "state": before.read_bytes() if number else None,
+                    "state": before.read_bytes() if number else None, "answers": answers,
                 })
             )  # fmt: skip
         slowest = max((entrant.costs.get("training", 0.0) for entrant in some), default=0.0)  # ms per image
         limit = patience(job_seconds and 3 * job_seconds, 1e-3 * slowest * epochs * images, patient)
         for (name, stored, _), outcome in zip(jobs, pool.map([job for *_, job in jobs], timeout=limit), strict=True):
             answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
-            state = answer.pop("state", None)
+            state, said = answer.pop("state", None), answer.pop("said", None)
+            if said is not None:
+                run.write(f"checkpoints/{stored.stem}.npy", npy(said))
             if state is not None:
                 run.write(f"checkpoints/{stored.name}", state)
             if name not in run:
@@ -292,6 +312,21 @@ def verify(
         if number + 1 < len(plan.rounds):
             drop_beaten(alive, records, number, objectives)
     return list(records.values())
+
+
+def npy(array: np.ndarray) -> bytes:
+    """An array as the bytes of an .npy file."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def said_before(run: Run, entrants: Sequence[Entrant], number: int) -> np.ndarray | None:
+    """What the entrants answered after the round before (networks, images), where they were asked; else None."""
+    places = [run.folder / "checkpoints" / checkpoint_name(entrant, number - 1) for entrant in entrants]
+    files = [place.with_suffix(".npy") for place in places]
+    found = [np.load(file, allow_pickle=False) for file in files if number and file.exists()]
+    return np.stack(found) if len(found) > 1 else None
 
 
 def drop_beaten(

@@ -154,3 +154,38 @@ def test_the_predictor_names_networks_that_the_ranking_did_not(run: Run, evidenc
         assert event["by"] == "predictor"
         assert np.mean([n % 5 for n in numbers]) > 3
         assert event["ranks"] == [n + 1 for n in numbers]
+
+
+def test_answers_of_a_round_reach_the_selector_of_the_next(run: Run) -> None:
+    class Asking(Scripted):
+        def answer(self, item: dict) -> dict:
+            given.append((item["round"], item["answers"]))
+            return {**super().answer(item), "said": np.array([item["arch"][0], 7, 7], dtype=np.uint16)}
+
+    given: list[tuple[int, Any]] = []
+    trained(run, Asking(lambda n: 0.5), [entrant(0), entrant(1), entrant(2, "random")])
+    assert [answers for number, answers in given if number == 0] == [None] * 3
+    last = [answers for number, answers in given if number == 1]
+    assert [a.tolist() for a in last] == [[[0, 7, 7], [2, 7, 7]]] * 2  # of those that went on
+    assert "said" not in run.recall("verify/0/toy/n0")
+
+
+def test_the_trainer_asks_where_the_selector_compares() -> None:
+    from archscout.data import load
+    from archscout.spaces.plain import plain
+    from archscout.verify import Trainer, places_at_most
+
+    rng = np.random.default_rng(0)
+    data = load((rng.integers(0, 256, (120, 8, 8, 3)).astype(np.uint8), np.arange(120) % 3))
+    space = plain(data.shape, 3)
+    item = {"space": "plain", "arch": (0, 0), "recipe": Recipe(batch_size=16), "epochs": 0.5, "seconds": None,
+            "seed": 0, "round": 0, "state": None, "answers": None}  # fmt: skip
+    said = Trainer((space,), data, "accuracy", "disagreement")(item)["said"]
+    train = data.part("train")
+    assert said.shape == (len(train),)
+    assert "said" not in Trainer((space,), data, "accuracy", "random")(item)
+    again = Trainer((space,), data, "accuracy", "disagreement")(
+        {**item, "answers": np.stack([said, 1 - said.clip(0, 1)])}
+    )
+    assert 0 <= again["interval"][0] <= again["validation"] <= again["interval"][1] <= 1
+    assert len(places_at_most(train, 20)) == 20

@@ -14,6 +14,7 @@ import torch
 
 from archscout.errors import UserError
 from archscout.selection import SELECTORS, Record, Selector
+from archscout.selection.disagreement import disagreements
 from archscout.selection.entropy import largest_entropy, tail_chances
 from archscout.selection.kcentre import farthest_first
 from archscout.selection.proportional import chances, draw_systematic
@@ -743,3 +744,58 @@ def test_tiny_part_is_a_part():
     assert found.tolist() == part.labels[rows].tolist()
     assert part.counts.tolist() == [5, 2]
     assert (tiny_part((5, 2), seed=1).data.images == part.data.images).all()
+
+
+# --- disagreement
+
+
+def test_disagreements_by_counting_pairs():
+    rng = np.random.default_rng(0)
+    for k in (1, 2, 3, 7):
+        answers = rng.integers(0, 4, (k, 30))
+        pairs = list(itertools.combinations(range(k), 2))
+        expected = [np.mean([answers[a, i] != answers[b, i] for a, b in pairs]) if pairs else 0.0 for i in range(30)]
+        assert disagreements(answers) == pytest.approx(expected)
+
+
+def test_disagreement_draws_in_proportion_and_keeps_the_classes():
+    """Two of three groups of images are never, sometimes and always disputed; the first draw follows their chances."""
+    part = labels(300, 300)
+    answers = np.zeros((3, 600), dtype=int)
+    answers[0, 200:400] = 1  # one of three networks differs: 2 of 3 pairs
+    answers[:, 400:] = np.arange(3)[:, None]  # no two agree
+    first = np.zeros(600)
+    rounds = 3000
+    for seed in range(rounds):
+        selector = SELECTORS["disagreement"](part, answers=answers, size=3, focus=0.34, seed=seed)
+        focused = selector.choose(selector.record)[0][:1]  # in the order of the draw, before the round is shuffled
+        first[focused] += 1
+    share = np.array([first[:200].sum(), first[200:400].sum(), first[400:].sum()]) / rounds
+    assert near(share, np.array([0.0, 0.4, 0.6]), rounds)
+
+    selector = SELECTORS["disagreement"](part, answers=answers, size=100, focus=0.5, seed=0)
+    subset = selector.next_round()
+    assert len(subset) == 100
+    assert (subset >= 200).sum() >= 50
+    assert np.bincount(part.labels[subset.numpy()], minlength=2).min() > 25
+    assert not torch.equal(subset, selector.next_round())
+
+
+def test_disagreement_without_answers_is_a_random_share():
+    part = labels(40, 20)
+    selector = SELECTORS["disagreement"](part, size=30, seed=1)
+    assert np.bincount(part.labels[selector.next_round().numpy()]).tolist() == [20, 10]
+
+
+def test_disagreement_about_some_positions_only():
+    part = labels(50, 50)
+    asked = np.arange(90, 100)
+    answers = np.stack([np.zeros(10, dtype=int), np.ones(10, dtype=int)])
+    chosen = SELECTORS["disagreement"](part, answers=answers, asked=asked, size=20, focus=0.5, seed=0).next_round()
+    assert set(asked.tolist()) <= set(chosen.tolist())
+    for wrong in (
+        {"answers": answers, "asked": asked[:5]}, {"answers": answers[0]}, {"answers": answers, "asked": asked + 1},
+        {"focus": 2.0},
+    ):  # fmt: skip
+        with pytest.raises(UserError, match="disagreement"):
+            SELECTORS["disagreement"](part, size=20, **wrong)

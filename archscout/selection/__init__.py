@@ -7,6 +7,7 @@ from typing import Any
 
 from archscout.naming import find
 from archscout.selection.dds import Dds
+from archscout.selection.disagreement import Disagreement
 from archscout.selection.el2n import El2n
 from archscout.selection.entropy import Entropy
 from archscout.selection.fixed import Fixed
@@ -22,6 +23,7 @@ from archscout.selection.selector import Labelled, Record, Selector
 SELECTORS: dict[str, Callable[..., Selector]] = {
     "full": Full,
     "dds": Dds,
+    "disagreement": Disagreement,
     "hard_random": HardRandom,
     "random": Random,
     "fixed": Fixed,
@@ -34,15 +36,20 @@ SELECTORS: dict[str, Callable[..., Selector]] = {
 }
 
 
-def make_selector(select: Any, part: Labelled, *, seed: int, share: float, cache: Any = None) -> Selector | None:
+def make_selector(
+    select: Any, part: Labelled, *, seed: int, share: float, cache: Any = None, answers: Any = None
+) -> Selector | None:
     """The selector of a name or factory for a part, or None for "full".
 
-    cache: folder of the embedding, for selectors that compare images.
+    cache: folder of the embedding, for selectors that compare images.  answers: what several networks answered, as
+    {answers, asked}, for selectors that compare networks.
     """
     if select == "full":
         return None
     make = find("selector", select, SELECTORS)
     more = {"cache": cache} if cache is not None and getattr(make, "embeds", False) else {}
+    if answers is not None and getattr(make, "compares", False):
+        more |= answers
     return make(part, seed=seed, share=share, **more)
 
 
