@@ -14,7 +14,7 @@ class UserError(Exception):
 
 
 class Stopped(UserError):
-    """Something outside stopped the work, such as too little memory; what was computed is kept, a run can be resumed."""
+    """Something outside stopped the work, such as too little memory; what was computed is kept, a run resumes."""
 
 
 class DiskFull(Stopped):
