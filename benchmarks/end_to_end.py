@@ -1,0 +1,347 @@
+"""Is a search worth its time? The main job against known networks that train for the same wall-clock time.
+
+    python benchmarks/end_to_end.py --data FOLDER [--minutes 120] [--only cifar10] [--budgets 5,20] [--seeds 3]
+    python benchmarks/end_to_end.py --images NAME=FOLDER [--latency 5] ...
+    python benchmarks/end_to_end.py --quick
+
+FOLDER is that of benchmarks/main_job.py. Data sets: CIFAR-10, Fashion-MNIST, magnetic tiles, and CIFAR-10 cut to a long
+tail of 100:1; `--images` adds folders of images, a sub-folder per class. For each data set and budget:
+
+1. pilot: every known network of known.py whose latency, measured alone, keeps the limit trains for PILOT of the budget
+   on the training part and is judged on the validation part. This is not charged to them. The best two go on.
+2. archscout searches, and each of the two trains (archscout.train, on train and validation images), in the same
+   wall-clock time with everything that it does, on the same images, for `--seeds` seeds. The recipe of all is
+   fit.recipe_for, whose schedule and augmentation follow the length of the training.
+3. D = mean over seeds of archscout less that of the better of the two on the test part, in points of the metric. That
+   the better is known after the fact favours the known networks. The interval is 95 % of 2,000 bootstrap samples of
+   seeds and, within each, test images, the same for both.
+
+A cell is a data set, a budget, an arm and a seed; cells that the results hold are skipped. Nothing else should run
+beside. The test part is opened by the audit at the end of each run, and once more here for the answers per image of the
+same weights. Plan: docs/plans/end_to_end.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import known
+import main_job
+import results_file
+
+import archscout
+from archscout.config import Config, cores
+from archscout.data import Data, load
+from archscout.devices.latency import measure_latency, measure_training
+from archscout.fit import evaluate, fit, recipe_for
+from archscout.pipeline import metric_of
+from archscout.verify import initialise, within_seconds
+
+HERE = Path(__file__).resolve().parent
+BUDGETS = (5.0, 20.0)  # minutes
+PILOT = 0.15  # of the budget, per known network
+BEST = 2  # known networks that run in full
+TAIL = 100.0  # images of the largest class over those of the smallest
+SAMPLES = 2000
+
+
+def longtail(folder: Path, root: Path) -> str:
+    """CIFAR-10 whose classes have from 5,000 down to 50 training images, in equal ratios; the test part stays whole."""
+    with np.load(main_job.cifar10(folder, root), allow_pickle=False) as found:
+        pixels, labels, test, test_labels = (found[name] for name in ("X", "y", "X_test", "y_test"))
+    rng, keep = np.random.default_rng(0), []
+    for kind in range(10):
+        of_kind = rng.permutation(np.flatnonzero(labels == kind))
+        keep.append(of_kind[: round(len(of_kind) * TAIL ** (-kind / 9))])
+    rows = np.sort(np.concatenate(keep))
+    np.savez(folder / "longtail.npz", X=pixels[rows], y=labels[rows], X_test=test, y_test=test_labels)
+    return str(folder / "longtail.npz")
+
+
+SOURCES = {"cifar10": main_job.cifar10, "fashion": main_job.fashion, "tiles": main_job.tiles, "longtail": longtail}
+LATENCY = {"cifar10": 5.0, "fashion": 3.0, "tiles": 5.0, "longtail": 5.0}  # ms, the limit of all arms
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set as all arms get it. counts: settings that replace the budget, for a test of the script."""
+
+    name: str
+    source: str
+    latency: float
+    counts: dict[str, Any] | None = None
+
+    def options(self, minutes: float) -> dict[str, Any]:
+        return {"budget": 60 * minutes} if self.counts is None else dict(self.counts)
+
+
+def pilot(task: Task, data: Data, arch: str, minutes: float) -> dict[str, Any]:
+    """A known network's latency, and within the limit its validation metric after a short training."""
+    space = known.known(data.shape, len(data.classes))
+    model = initialise(space, space.parse(arch), 0)
+    latency = measure_latency(model, data.shape, threads=1, seconds=0.5).median
+    cell: dict[str, Any] = {"latency_ms": latency, "value": None}
+    if latency > task.latency:
+        return cell
+    seconds, part = 60 * minutes * PILOT, data.part("train")
+    metric = metric_of(Config(data="x", epochs=1.0), data)
+    rate = measure_training(model, data.shape, len(data.classes), batch=128, threads=cores(), seconds=1.0)
+    epochs = min(1000 * seconds / (rate * len(part)), 150.0)
+    if task.counts is not None:
+        epochs, seconds = task.counts["epochs"], 1e9
+    recipe = recipe_for(
+        part, data.shape, len(data.classes), mirrors=bool(data.mirrors), balanced=metric != "accuracy", epochs=epochs
+    )
+    fitted = fit(
+        model, part, recipe=recipe, epochs=epochs, seed=0, mean=data.mean, std=data.std, threads=cores(),
+        allow=within_seconds(seconds / 1.1),
+    )  # fmt: skip
+    found = evaluate(model, data.part("validation"), mean=data.mean, std=data.std, threads=cores())
+    return {**cell, "value": 100 * found.metric(metric), "epochs": fitted.epochs, "seconds": fitted.seconds}
+
+
+def run_arm(task: Task, arm: str, minutes: float, seed: int, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """A run of archscout or of a known network: what is kept of it, and the test labels."""
+    options: dict[str, Any] = {**task.options(minutes), "seed": seed, "out": folder}
+    start = time.monotonic()
+    if arm == "archscout":
+        result = archscout.search(task.source, limits={"latency": task.latency}, **options)
+    else:
+        options = {k: v for k, v in options.items() if k not in ("candidates", "finalists", "workers", "proxies")}
+        result = archscout.train(task.source, space="known:known", arch=arm, **options)
+    spent = (time.monotonic() - start) / 60
+    data, best, about = load(task.source, seed=seed), result.best, result.about
+    answers = evaluate(result.model(), data.part("test"), mean=about["mean"], std=about["std"], threads=cores())
+    right = answers.labels == answers.predictions
+    if abs(right.mean() - best["test"]["accuracy"]) > 2 / len(right):
+        raise RuntimeError(f"{arm} answers otherwise than in its audit: {right.mean()}, {best['test']['accuracy']}")
+    events = result.events
+    plan = events.get("plan") or {}
+    return {
+        "metric": best["metric"], "value": 100 * best["test"][best["metric"]], "minutes": spent, "arch": best["arch"],
+        "space": best["space"], "role": best["role"], "latency_ms": best["latency"]["median"],
+        "params": best["costs"].get("params"), "epochs": events["trained"]["epochs"],
+        "stages": {key[6:]: value["ended"] for key, value in events.items() if key.startswith("stage/")},
+        "plan": {k: plan[k] for k in ("candidates", "finalists", "rounds", "why") if k in plan},
+        "right": packed(np.packbits(right)), "n": len(right),
+    }, answers.labels  # fmt: skip
+
+
+def packed(array: np.ndarray) -> str:
+    """Bytes of an array as text."""
+    return base64.b64encode(zlib.compress(array.astype(np.uint8).tobytes(), 9)).decode()
+
+
+def unpacked(text: str) -> np.ndarray:
+    """The bytes (n,) uint8 of a text of `packed`."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+
+
+def metric_value(right: np.ndarray, labels: np.ndarray, metric: str) -> float:
+    """Accuracy or balanced accuracy in percent; right and labels (n,)."""
+    if metric == "accuracy":
+        return 100 * float(right.mean())
+    counts = np.bincount(labels)
+    return 100 * float((np.bincount(labels, weights=right)[counts > 0] / counts[counts > 0]).mean())
+
+
+def bootstrap(
+    ours: list[np.ndarray], theirs: list[np.ndarray], labels: list[np.ndarray], metric: str, samples: int = SAMPLES
+) -> tuple[float, float, float, np.ndarray]:
+    """Mean over seeds of the difference in points, its 95 % interval, and the bootstrapped differences (samples,).
+
+    ours, theirs, labels: per seed, whether each test image was answered right, and its label. Seeds are drawn with
+    replacement, and for each drawn seed its test images, the same for both arms.
+    """
+    rng, n = np.random.default_rng(0), len(ours)
+    mean = float(np.mean([metric_value(o, y, metric) - metric_value(t, y, metric)
+                          for o, t, y in zip(ours, theirs, labels, strict=True)]))  # fmt: skip
+    drawn = np.empty(samples)
+    for b in range(samples):
+        gaps = []
+        for seed in rng.integers(0, n, n):
+            rows = rng.integers(0, len(labels[seed]), len(labels[seed]))
+            y = labels[seed][rows]
+            gaps.append(metric_value(ours[seed][rows], y, metric) - metric_value(theirs[seed][rows], y, metric))
+        drawn[b] = np.mean(gaps)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return mean, float(low), float(high), drawn
+
+
+def rights(cells: dict[str, Any], name: str, minutes: float, arm: str) -> dict[int, np.ndarray]:
+    """Per seed, whether an arm answered each test image right."""
+    found = {}
+    for key, cell in cells.items():
+        if key.startswith(f"{name}/{minutes:g}/{arm}/") and "right" in cell:
+            found[int(key.rpartition("/")[2])] = np.unpackbits(unpacked(cell["right"]))[: cell["n"]].astype(bool)
+    return found
+
+
+def compare(cells: dict[str, Any], labels: dict[str, str], name: str, minutes: float) -> dict[str, Any] | None:
+    """archscout against the better known network of a data set and budget, over the seeds that both have; or None."""
+    arms = {
+        key.split("/")[2] for key, cell in cells.items() if key.startswith(f"{name}/{minutes:g}/") and "right" in cell
+    }
+    ours = rights(cells, name, minutes, "archscout")
+    best: dict[str, Any] | None = None
+    for arm in sorted(arms - {"archscout"}):
+        theirs = rights(cells, name, minutes, arm)
+        seeds = sorted(set(ours) & set(theirs))
+        if not seeds:
+            continue
+        mean = float(np.mean([cells[f"{name}/{minutes:g}/{arm}/{seed}"]["value"] for seed in seeds]))
+        if best is None or (len(seeds), mean) > (len(best["seeds"]), best["known_mean"]):
+            best = {"arm": arm, "seeds": seeds, "known_mean": mean, "theirs": theirs}
+    if best is None:
+        return None
+    seeds = best["seeds"]
+    first = cells[f"{name}/{minutes:g}/archscout/{seeds[0]}"]
+    truth = [unpacked(labels[f"{name}/{seed}"]).astype(np.int64) for seed in seeds]
+    mean, low, high, drawn = bootstrap(
+        [ours[s] for s in seeds], [best["theirs"][s] for s in seeds], truth, first["metric"]
+    )
+    values = [cells[f"{name}/{minutes:g}/archscout/{s}"]["value"] for s in seeds]
+    return {
+        "value": mean, "low": low, "high": high, "n": len(seeds), "known_network": best["arm"], "drawn": drawn,
+        "archscout": float(np.mean(values)), "known_mean": best["known_mean"], "metric": first["metric"],
+    }  # fmt: skip
+
+
+def figures(cells: dict[str, Any], labels: dict[str, str], budgets: list[float]) -> list[dict[str, Any]]:
+    """gain_D_MINUTES of every data set, and on how many archscout is ahead at the longest budget."""
+    found, ahead, draws = [], [], []
+    longest = max(budgets)
+    for name in dict.fromkeys(key.split("/")[0] for key in cells):
+        for minutes in budgets:
+            one = compare(cells, labels, name, minutes)
+            if one is None:
+                continue
+            drawn = one.pop("drawn")
+            if minutes == longest:
+                ahead.append(one["value"] > 0)
+                draws.append(drawn > 0)
+            unit = f"points of {one['metric'].replace('_', ' ')} over the best known network, {minutes:g} minutes"
+            found.append({"name": f"gain_{name}_{minutes:g}", "unit": unit, **one, "known": None, "reach": 0.0})
+    if ahead:
+        low, high = np.percentile(np.sum(draws, axis=0), [2.5, 97.5])
+        found.insert(
+            0,
+            {
+                "name": "ahead_count", "value": int(sum(ahead)),
+                "unit": f"of {len(ahead)} data sets, {longest:g} minutes", "low": float(low), "high": float(high), "n": len(ahead), "known": None,
+                "reach": "3 of 4, never more than 1 point behind",
+            },
+        )  # fmt: skip
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("ARCHSCOUT_DATA"), help="folder of real data")
+    parser.add_argument("--images", action="append", default=[], help="NAME=FOLDER, a sub-folder per class; repeatable")
+    parser.add_argument("--latency", type=float, default=5.0, help="limit in ms for --images")
+    parser.add_argument("--only", action="append", help="only these data sets")
+    parser.add_argument("--budgets", default=",".join(f"{b:g}" for b in BUDGETS), help="minutes of each run")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=1e9, help="start no new cell after this many minutes")
+    parser.add_argument("--keep", type=Path, help="keep the run folders here")
+    parser.add_argument("--quick", action="store_true", help="digits, counts instead of budgets; a test of the script")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "end_to_end.json")
+    args = parser.parse_args()
+    ends = time.monotonic() + 60 * args.minutes
+    budgets = [1.0] if args.quick else [float(b) for b in args.budgets.split(",")]
+    kept = json.loads(args.out.read_text()) if args.out.exists() and not args.quick else {}
+    cells, labels = kept.get("cells", {}), kept.get("labels", {})
+    more = dict(text.partition("=")[::2] for text in args.images)
+    names = ["digits"] if args.quick else [n for n in (*SOURCES, *more) if not args.only or n in args.only]
+
+    def save(key: str, cell: dict[str, Any]) -> None:
+        cells[key] = cell
+        print(key, json.dumps({k: v for k, v in cell.items() if k != "right"})[:500], flush=True)
+        shown = sorted({float(key.split("/")[1]) for key in cells})
+        settings = {"pilot": PILOT, "best": BEST, "latency_ms": LATENCY, "threads": cores()}
+        results_file.write(
+            args.out, figures(cells, labels, shown), command="python benchmarks/end_to_end.py --data FOLDER",
+            settings=settings, cells=cells, labels=labels,
+        )  # fmt: skip
+
+    for name in names:
+        with tempfile.TemporaryDirectory() as work:
+            task = task_of(name, args, more, Path(work))
+            if task is None:
+                continue
+            run_task(task, budgets, 1 if args.quick else args.seeds, ends, Path(work), args.keep, cells, labels, save)
+    if not cells:
+        raise SystemExit("no cell was run: give --data FOLDER or --images NAME=FOLDER")
+
+
+def task_of(name: str, args: argparse.Namespace, more: dict[str, str], work: Path) -> Task | None:
+    """The data of a name; None, with a word, where they are absent."""
+    if args.quick:
+        counts = {"candidates": 6, "finalists": 1, "epochs": 0.5, "workers": 0, "proxies": "macs,naswot"}
+        return Task("digits", "digits", 3.0, counts)
+    if name in more:
+        return Task(name, more[name], args.latency)
+    try:
+        return Task(name, SOURCES[name](work, Path(args.data or "absent")), LATENCY[name])
+    except OSError as error:
+        print(f"{name}: skipped, data absent ({error})", file=sys.stderr)
+        return None
+
+
+def run_task(
+    task: Task,
+    budgets: list[float],
+    seeds: int,
+    ends: float,
+    work: Path,
+    keep: Path | None,
+    cells: dict[str, Any],
+    labels: dict[str, str],
+    save: Any,
+) -> None:
+    """The cells of a data set that are not there yet, until the time is over."""
+    quick = task.counts is not None
+    for minutes in budgets:
+        data = load(task.source, seed=0)
+        for arch in known.NAMES[:2] if quick else known.NAMES:
+            key = f"{task.name}/{minutes:g}/pilot/{arch}"
+            if key not in cells and time.monotonic() < ends:
+                save(key, pilot(task, data, arch, minutes))
+        trials = {key: cells.get(f"{task.name}/{minutes:g}/pilot/{key}") for key in known.NAMES[: 2 if quick else None]}
+        if any(cell is None for cell in trials.values()):
+            return
+        able = {arch: cell["value"] for arch, cell in trials.items() if cell and cell["value"] is not None}
+        rivals = sorted(able, key=lambda arch: -able[arch])[: 1 if quick else BEST]
+        for seed in range(seeds):
+            for arm in ("archscout", *rivals):
+                key = f"{task.name}/{minutes:g}/{arm}/{seed}"
+                if key in cells or time.monotonic() > ends:
+                    continue
+                folder = (keep or work) / key.replace("/", "-")
+                shutil.rmtree(folder, ignore_errors=True)
+                cell, truth = run_arm(task, arm, minutes, seed, folder)
+                labels[f"{task.name}/{seed}"] = packed(truth)
+                save(key, cell)
+                if keep is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(cores())
+    main()
