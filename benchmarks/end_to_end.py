@@ -242,8 +242,8 @@ def figures(cells: dict[str, Any], labels: dict[str, str], budgets: list[float])
         found.insert(
             0,
             {
-                "name": "ahead_count", "value": int(sum(ahead)),
-                "unit": f"of {len(ahead)} data sets, {longest:g} minutes", "low": float(low), "high": float(high), "n": len(ahead), "known": None,
+                "name": "ahead_count", "value": int(sum(ahead)), "low": float(low), "high": float(high),
+                "unit": f"of {len(ahead)} data sets, {longest:g} minutes", "n": len(ahead), "known": None,
                 "reach": "3 of 4, never more than 1 point behind",
             },
         )  # fmt: skip
