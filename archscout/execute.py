@@ -205,12 +205,13 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
-def _pickled(work: Any) -> bytes:
+def pickled(work: Any, keep: Callable[[pickle.PickleBuffer], Any] | None = None) -> bytes:
+    """The work as cloudpickle writes it, its large arrays handed to `keep`; UserError where it cannot be sent."""
     import cloudpickle
 
     try:
-        return cloudpickle.dumps(work)
-    except (pickle.PicklingError, AttributeError, TypeError, NotImplementedError) as error:
+        return bytes(cloudpickle.dumps(work, protocol=5, buffer_callback=keep))
+    except (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError, NotImplementedError) as error:
         raise UserError(
             f"cannot send the work to worker processes ({reason(error)}): leave open files, locks and the like out of "
             "your own methods, or use workers=0"
@@ -257,7 +258,7 @@ class _Processes:
 
     def __init__(self, workers: int, work: Any, threads: int, timeout: float | None) -> None:
         self._workers, self._threads, self._timeout, self._usual = workers, threads, timeout, timeout
-        self._payload = _pickled(work)
+        self._payload = pickled(work)
         self._pool: Any = None
 
     def stop(self) -> None:

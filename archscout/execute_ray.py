@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import sys
 import time
 from collections import deque
@@ -11,8 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import numpy as np
+
 from archscout.errors import Stopped, UserError
-from archscout.execute import AHEAD, DIED, SAME, TRIES, Outcome, packed_attempt, too_long, unpacked
+from archscout.execute import AHEAD, DIED, SAME, TRIES, Outcome, packed_attempt, pickled, too_long, unpacked
 
 log = logging.getLogger("archscout")
 
@@ -76,7 +79,8 @@ class _Actors:
                 torch.set_num_threads(threads)
                 threadpool_limits(threads, user_api="blas")
                 sys.path += [folder for folder in path if folder not in sys.path]  # before the work is loaded
-                self.work = ray.get(work[0])
+                head, arrays = ray.get(work[0])
+                self.work = pickle.loads(head, buffers=arrays)
 
             def ready(self) -> str:
                 """Answers once the actor stands, with the machine that it stands on."""
@@ -89,13 +93,9 @@ class _Actors:
         share = min(float(threads), cpus)
         self._actor: Any = ray.remote(num_cpus=share, max_restarts=0, max_task_retries=0)(Actor)
         self._threads, self._timeout, self._usual = threads, timeout, timeout
-        try:
-            self._work = ray.put(work)
-        except TypeError as error:
-            raise UserError(
-                f"cannot send the work to Ray ({' '.join(str(error).split())[:300]}): define it in a module, "
-                "or use workers=0"
-            ) from None
+        buffers: list[pickle.PickleBuffer] = []
+        head = pickled(work, buffers.append)  # a text to Ray, so that only actors load it, which know where modules lie
+        self._work = ray.put((head, [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers]))
         self._count = max(1, int(cpus // share))
         self._starting: dict[Any, Any] = {}  # reference of ready() -> actor
         self._idle: list[Any] = []
@@ -113,11 +113,15 @@ class _Actors:
         """Ends all actors, whatever they do."""
         import ray
 
-        for actor in [*self._starting.values(), *self._idle, *(entry[0] for entry in self._busy.values())]:
-            ray.kill(actor)
+        actors = [*self._starting.values(), *self._idle, *(entry[0] for entry in self._busy.values())]
+        if ray.is_initialized():  # or any call would start a cluster of its own
+            for actor in actors:
+                ray.kill(actor)
         self._starting, self._idle, self._busy, self._node = {}, [], {}, {}
 
     def map(self, items: Iterable[Any], timeout: float | None = SAME) -> Iterator[Outcome]:
+        import ray
+
         self._timeout = self._usual if timeout == SAME else timeout
         source = enumerate(items)
         queue: deque[tuple[int, Any, int]] = deque()  # number, item, trial
@@ -143,6 +147,8 @@ class _Actors:
                     continue
                 if not more and taken == given:
                     return
+                if not ray.is_initialized():
+                    raise ConnectionError("no connection")
                 self._wait(queue, done)
         finally:
             self._abandon()
@@ -226,6 +232,9 @@ class _Actors:
     def _abandon(self) -> None:
         """Ends the actors whose answers nobody waits for any more."""
 
-        for actor, *_ in self._busy.values():
-            self._end(actor)
-        self._busy = {}
+        import ray
+
+        busy, self._busy = self._busy, {}
+        for actor, *_ in busy.values():
+            if ray.is_initialized():
+                self._end(actor)

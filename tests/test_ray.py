@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -99,8 +103,6 @@ def test_a_driver_is_killed_and_a_node_lost_while_it_resumes(cluster: Any, tmp_p
     done = log.read_bytes().count(b'"event":"trial/')
     assert 5 <= done < 30
 
-    import threading
-
     gone: list[float] = []
 
     def lose() -> None:
@@ -118,6 +120,15 @@ def test_a_driver_is_killed_and_a_node_lost_while_it_resumes(cluster: Any, tmp_p
     assert gone
     assert resumed.finished
     assert essence(out) == essence(whole.folder)
+
+
+def free_port() -> int:
+    """A port above those that Ray keeps for its workers."""
+    while True:
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            if (port := int(one.getsockname()[1])) > 20_000:
+                return port
 
 
 LOST = """
@@ -141,14 +152,17 @@ def test_a_cluster_that_is_lost_is_told(tmp_path: Path) -> None:
     pytest.importorskip("grpc", reason="Ray's client wants ray[client]")
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     environment.pop("RAY_ADDRESS", None)
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--num-cpus=1", "--port=6399"]
-    start += ["--ray-client-server-port=10099", "--include-dashboard=false", "--block"]
+    port = free_port()
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--num-cpus=1", f"--port={free_port()}"]
+    start += [f"--ray-client-server-port={port}", "--include-dashboard=false", "--block"]
+    own = tempfile.mkdtemp(prefix="ray")  # short, for sockets; not where a cluster would be looked for
+    start += [f"--temp-dir={own}"]
     head = subprocess.Popen(
         start, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
     try:
         script = tmp_path / "lost.py"
-        script.write_text(LOST.format(tests=str(Path(__file__).parent), address="ray://127.0.0.1:10099"))
+        script.write_text(LOST.format(tests=str(Path(__file__).parent), address=f"ray://127.0.0.1:{port}"))
         time.sleep(10)
         driver = subprocess.Popen(
             [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -162,6 +176,7 @@ def test_a_cluster_that_is_lost_is_told(tmp_path: Path) -> None:
     finally:
         if head.poll() is None:
             os.killpg(head.pid, signal.SIGKILL)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def test_stopped_is_for_the_person() -> None:
