@@ -1,0 +1,101 @@
+"""What the end-to-end benchmark rests on: the known networks, the paired bootstrap, the choice of the rival."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import end_to_end
+import known
+
+
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 64, 64)], ids=str)
+@pytest.mark.parametrize("name", known.NAMES)
+def test_known_networks_keep_a_map_of_four_pixels(name: str, shape: tuple[int, int, int]) -> None:
+    space = known.known(shape, 7)
+    model = space.build(space.parse(name)).eval()
+    sizes: list[int] = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda m, i, out: sizes.append(out.shape[-1]))
+    with torch.no_grad():
+        assert model(torch.randn(1, *shape)).shape == (1, 7)
+    last = [size for size in sizes if size > 1][-1]  # behind it only squeeze-and-excitation
+    assert last == (shape[1] // 4 if name.startswith("resnet") else 4)
+
+
+def test_known_networks_are_the_published_ones() -> None:
+    models = torchvision.models
+    for name, theirs in (
+        ("mobilenetv2-1.0", models.mobilenet_v2()),
+        ("mobilenetv3small-1.0", models.mobilenet_v3_small()),
+        ("shufflenetv2-0.5", models.shufflenet_v2_x0_5()),
+    ):
+        ours = known.network_of(name, (3, 224, 224), 1000)
+        assert count(ours) == count(theirs)
+        assert [m.stride for m in ours.modules() if isinstance(m, nn.Conv2d)] == [
+            m.stride for m in theirs.modules() if isinstance(m, nn.Conv2d)
+        ]
+    assert count(known.network_of("efficientnetlite-1.0", (3, 224, 224), 1000)) == pytest.approx(4.65e6, rel=0.01)
+    assert count(known.network_of("resnet20", (3, 32, 32), 10)) == 272_474
+
+
+def test_metric_by_hand() -> None:
+    right, labels = np.array([1, 1, 0, 1], bool), np.array([0, 0, 0, 2])
+    assert end_to_end.metric_value(right, labels, "accuracy") == pytest.approx(75)
+    assert end_to_end.metric_value(right, labels, "balanced_accuracy") == pytest.approx(100 * (2 / 3 + 1) / 2)
+    assert end_to_end.unpacked(end_to_end.packed(labels)).tolist() == labels.tolist()
+
+
+def test_the_bootstrap_is_paired_and_as_wide_as_it_should_be() -> None:
+    rng = np.random.default_rng(0)
+    labels = [np.zeros(400, int)] * 3
+    ours = [rng.random(400) < 0.8 for _ in range(3)]
+    mean, low, high, _ = end_to_end.bootstrap(ours, ours, labels, "accuracy", 200)
+    assert mean == low == high == 0
+    theirs = [o & (np.arange(400) % 10 > 0) for o in ours]  # a tenth of the images answered wrong instead
+    mean, low, high, drawn = end_to_end.bootstrap(ours, theirs, labels, "accuracy", 2000)
+    gaps = np.concatenate([o.astype(int) - t for o, t in zip(ours, theirs, strict=True)])
+    assert mean == pytest.approx(100 * gaps.mean())
+    assert low < mean < high
+    error = 100 * gaps.std() / np.sqrt(len(gaps))  # of images alone, since seeds hardly differ here
+    assert drawn.std() == pytest.approx(error, rel=0.35)
+
+
+def test_archscout_stands_against_the_better_known_network() -> None:
+    labels = np.zeros(100, int)
+    cells, rates = {}, {"archscout": (0.9, 0.92), "resnet8": (0.95, 0.80), "resnet20": (0.88, 0.89)}
+    for arm, shares in rates.items():
+        for seed, share in enumerate(shares):
+            right = np.arange(100) < round(100 * share)
+            cells[f"x/20/{arm}/{seed}"] = {
+                "right": end_to_end.packed(np.packbits(right)), "n": 100, "value": 100 * share, "metric": "accuracy",
+            }  # fmt: skip
+    cells["x/20/pilot/resnet8"] = {"value": 50.0, "latency_ms": 1.0}
+    kept = {f"x/{seed}": end_to_end.packed(labels) for seed in range(2)}
+    found = {f["name"]: f for f in end_to_end.figures(cells, kept, [20.0])}
+    assert found["gain_x_20"]["known_network"] == "resnet20"  # the higher mean
+    assert found["gain_x_20"]["value"] == pytest.approx(2.5)
+    assert found["ahead_count"]["value"] == 1
+    del cells["x/20/resnet20/1"]  # a rival that has not all seeds yet does not count before one that has
+    assert end_to_end.compare(cells, kept, "x", 20.0)["known_network"] == "resnet8"
+
+
+def test_the_long_tail(real_data: Path, tmp_path: Path) -> None:
+    with np.load(end_to_end.longtail(tmp_path, real_data), allow_pickle=False) as found:
+        counts = np.bincount(found["y"])
+        assert len(found["y_test"]) == 10_000
+    assert counts[0] == 5000
+    assert counts[-1] == 50
+    assert np.log(counts[:-1] / counts[1:]) == pytest.approx(np.log(100) / 9, abs=0.02)
