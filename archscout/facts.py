@@ -17,7 +17,9 @@ from scipy.stats import kendalltau, spearmanr
 from archscout.aggregate import rank_pool
 from archscout.costs.limits import format_cost
 from archscout.devices.energy import CARD_WATTS, CORE_WATTS, stated_power
+from archscout.devices.measure import safe_end
 from archscout.result import Result, last
+from archscout.trust import unsealed
 
 UNMETERED = f"estimate: {CORE_WATTS:g} W for each busy core, {CARD_WATTS:g} W for a card"
 FILES = {
@@ -58,7 +60,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
             for name, what in FILES.items()
             if (result.folder / name).exists()
         ],
-        "config": text,
+        "config": unsealed(text),
         "seed": config.get("seed", 0),
     }
     if data:
@@ -259,16 +261,23 @@ def held(name: str, found: dict[str, Any]) -> str:
         low, high = (format_cost(name, target[part].get(name, 0.0)) for part in ("predicted", "most"))
         return f"On {target['name']} its {name} is predicted to be {low}, at most {high}; the limit is {limit}."
     if target:
-        value, where = target["measured"][name], f"Measured on {target['name']}"
+        stated = name != "latency" and target["measured"].get("stated_power")
+        value = target["measured"][name]
+        where = f"{'Estimated from its latency measured' if stated else 'Measured'} on {target['name']}"
+        most = target["measured"].get(f"{name}_high") or value
     else:
-        value = (found["latency"] or {}).get("median") if name == "latency" else (found["energy"] or {}).get(name)
-        metered = name == "latency" or (found["energy"] or {}).get("metered")
+        measured = {**(found["energy"] or {}), "latency": found["latency"]}
+        value = (found["latency"] or {}).get("median") if name == "latency" else measured.get(name)
+        metered = name == "latency" or measured.get("metered")
         where = "Measured alone at the end" if metered else "Estimated from its measured latency"
+        most = value if value is None or not found["latency"] else safe_end(name, measured)
     if value is None:
         return ""
     said = f"{where} its {name} is {format_cost(name, value)}, "
-    if value <= found["limits"][name]:
+    if most <= found["limits"][name]:
         return f"{said}within the limit of {limit}."
+    if value <= found["limits"][name]:
+        return f"{said}just below the limit of {limit}: the interval reaches to {format_cost(name, most)}."
     return f"{said}ABOVE the limit of {limit}{'' if target else ' (when it was admitted it measured below)'}."
 
 

@@ -72,8 +72,8 @@ class Costing:
         return costs if self.profile is None else self.profile.upper(costs)
 
     @cached_property
-    def few_shot(self) -> Callable[[Arch], tuple[float, float]] | None:
-        """What predicts the latency of this space from a few measured networks, where the profile rests on such."""
+    def few_shot(self) -> Callable[[Arch], dict[str, float]] | None:
+        """What predicts latency and energy of this space from a few measured networks, where the profile has such."""
         return self.profile.predictor(self.space) if self.profile else None
 
     def trace(self, arch: Arch) -> Trace:
@@ -106,9 +106,9 @@ class Costing:
         seen = self.trace(key)
         costs = {name: float(COSTS[name].compute(seen, self.profile)) for name in available(self.profile)}
         if self.few_shot is not None and self.profile is not None:
-            costs["latency"], costs["latency_high"] = self.few_shot(key)
+            costs |= self.few_shot(key)
             if "energy" in costs:
-                costs["energy"] = costs["latency"] * costs["power"]
+                costs["power"] = costs["energy"] / costs["latency"]
         if self.profile:
             costs["training"] = float(self.profile.training(seen))
         return costs

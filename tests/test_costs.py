@@ -371,6 +371,7 @@ def test_folder_and_registry_agree() -> None:
         ("energy=5mJ", 5),
         ("energy=0.2J", 200),
         ("energy=40uJ", 0.04),
+        ("energy=2KJ", 2e6),
         ("power=2W", 2),
         ("power=800mW", 0.8),
         ("ram_int8=256KB", 256_000),
@@ -397,12 +398,19 @@ def test_malformed_limits_say_what_to_type(wrong: str) -> None:
 
 
 def test_units_of_another_cost_are_listed() -> None:
-    with pytest.raises(UserError, match=r"with uJ, mJ or J, type for example energy=5mJ"):
+    with pytest.raises(UserError, match=r"with uJ, mJ, J or kJ, type for example energy=5mJ"):
         parse_limits(["energy=5kWh"])
     with pytest.raises(UserError, match=r"B, kB, MB, GB, KiB, MiB or GiB, type for example ram_int8=256kB"):
         parse_limits(["ram_int8=256ms"])
     with pytest.raises(UserError, match=r"mW, W or kW, type for example power=2W"):
         parse_limits(["power=2mJ"])
+
+
+@pytest.mark.parametrize("wrong", ["energy=1MJ", "power=1MW", "latency=1Ms"])
+def test_mega_is_not_milli(wrong: str) -> None:
+    """A billion times too much or too little is no matter of capital letters."""
+    with pytest.raises(UserError, match="is no limit"):
+        parse_limits([wrong])
 
 
 def test_energy_is_latency_times_power_without_energies() -> None:

@@ -18,6 +18,7 @@ from archscout.devices import latency as latency_module
 from archscout.devices import profile as profile_module
 from archscout.devices.latency import (
     Latency,
+    interval,
     limited_threads,
     measure_latency,
     measure_memory,
@@ -118,6 +119,28 @@ def test_median_interval_covers() -> None:
     assert 0.94 <= hits / 1000 <= 0.99
 
 
+def test_the_interval_covers_what_drifts_slowly() -> None:
+    """Repeats that wander as a whole: the order statistics cover the true median seldom, the interval nearly always."""
+    rng = np.random.default_rng(1)
+    hits = np.zeros(2)
+    for _ in range(400):
+        walk = np.convolve(rng.normal(size=900), np.ones(100) / 10, mode="valid")  # alike over a hundred repeats
+        samples = (100 + walk + 0.1 * rng.normal(size=len(walk))).tolist()
+        for place, found in enumerate((median_interval(samples), interval(samples))):
+            hits[place] += found[1] <= 100 <= found[2]
+    assert hits[0] / 400 < 0.5
+    assert hits[1] / 400 > 0.85
+
+
+def test_the_interval_of_a_calm_machine_is_that_of_the_order_statistics() -> None:
+    calm = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7] * 20  # every block has the same median
+    assert interval(calm) == pytest.approx(median_interval(calm))
+    assert interval([2.0]) == (2.0, 2.0, 2.0)
+    restless = [1.0] * 60 + [3.0] * 20
+    assert interval(restless)[0] == 1.0
+    assert interval(restless)[1:] == (1.0, pytest.approx(1 + 2.365 * np.std([1] * 6 + [3] * 2, ddof=1) / 8**0.5))
+
+
 def test_noise_sees_a_disturbed_block() -> None:
     calm = latency_module._noise([1.0] * 80)
     stormy = latency_module._noise([1.0] * 40 + [2.0] * 10 + [1.0] * 30)
@@ -163,6 +186,30 @@ def test_memory_of_one_layer() -> None:
     model = net(16, 2)
     weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     assert measure_memory(model, (3, 32, 32)) >= weights + 2 * 16 * 32 * 32 * 4  # input and output of a layer
+
+
+COUNTED = {  # how many times the counted memory an inference may hold at most: kernels take work space, most for
+    "fbnet": ("3" * 22, 1.1),  # dense convolutions of few channels, whose numbers they copy into wider blocks
+    "vit": ("p4-w64-d2-h2r1-h2r1", 1.1),
+    "mobilenet": ("r100-s32-d3e4w32x2-d3e4w64x2", 1.6),
+    "nasbench201": (
+        "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|", 1.8
+    ),
+    "plain": ("resnet14-w32", 2.5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_counted_memory_is_below_what_an_inference_holds_and_near_it(name: str) -> None:
+    """Liveness over the graph against the allocator's peak; test_costs compares it with the living tensors exactly."""
+    from archscout.costs import measure
+    from archscout.spaces import SPACES
+
+    text, most = COUNTED[name]
+    space = SPACES[name]((3, 32, 32), 10)
+    model = space.build(space.parse(text)).eval()
+    counted = measure(model, (3, 32, 32), ["memory"])["memory"]
+    assert 0.98 < measure_memory(model, (3, 32, 32)) / counted < most
 
 
 def test_requests_that_cannot_be_met() -> None:

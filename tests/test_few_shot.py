@@ -42,7 +42,7 @@ def test_a_scaled_source_is_recovered() -> None:
     samples = {arch: 7.0 * value for arch, value in one(archs[200:210]).items()}
     mean, half = few_shot(SPACE, sources, samples).predict(archs[210:])
     true = 7.0 * np.array(list(one(archs[210:]).values()))
-    assert np.abs(mean / true - 1).max() < 0.001
+    assert np.abs(mean / true - 1).max() < 0.01
     assert np.median(half / true) < 0.1
 
 
@@ -68,6 +68,30 @@ def test_ten_samples_and_other_devices_order_networks_and_the_interval_covers() 
         ranks.append(spearmanr(mean, true).statistic)
     assert np.mean(ranks) > 0.95
     assert 0.82 < np.mean(inside) < 0.97
+
+
+def test_sources_that_tell_nothing_are_not_believed() -> None:
+    """Sources whose costs are drawn anew for each option, far from work: predictions are about as good as without."""
+    archs = networks(6, 700)
+    draw = np.random.default_rng(7)
+    odd = {}
+    for name in "abc":
+        price = draw.gamma(0.3, size=(6, 5))
+        odd[name] = {arch: 0.2 + sum(price[i, k] for i, k in enumerate(arch)) for arch in archs[:300]}
+    ranks, believed = [], []
+    for number in range(5):
+        cost = device(60 + number, 0.02)
+        samples = cost([archs[i] for i in draw.permutation(300)[:10]])
+        true = list(cost(archs[300:]).values())
+        found = [few_shot(SPACE, sources, samples) for sources in (odd, None)]
+        ranks.append([spearmanr(each.predict(archs[300:])[0], true).statistic for each in found])
+        believed.append(sum(p for p, believes, *_ in found[0].hypotheses if believes))
+        assert sum(p for p, *_ in found[0].hypotheses) == pytest.approx(1)
+    assert np.mean(believed) < 0.3
+    with_odd, without = np.mean(ranks, axis=0)
+    assert with_odd > without - 0.02
+    good = few_shot(SPACE, {"one": device(60)(archs[:300])}, device(60, 0.02)(archs[300:310]))
+    assert sum(p for p, believes, *_ in good.hypotheses if believes) > 0.7
 
 
 def test_noise_widens_the_interval() -> None:

@@ -18,8 +18,9 @@ import pytest
 from archscout.cli import main
 from archscout.costs.trace import Trace
 from archscout.devices import bench, kit
+from archscout.devices import measured as measured_module
 from archscout.devices.kit import bench_kit, choose, design
-from archscout.devices.latency import median_interval
+from archscout.devices.latency import interval, median_interval
 from archscout.devices.measured import input_shape_of, read_measured
 from archscout.devices.profile import Profile, trace_of
 from archscout.devices.shelf import add_device, check_device, find_profile, fit_device, known_devices
@@ -185,6 +186,18 @@ def test_a_missing_runtime_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 def test_the_script_has_the_interval_of_the_program(n: int) -> None:
     samples = np.random.default_rng(n).exponential(size=n).tolist()
     assert bench.median_interval(samples) == pytest.approx(median_interval(samples))
+    drifting = (np.array(samples) + np.linspace(0, 5, n)).tolist()
+    for each in (samples, drifting):
+        assert bench.interval(each) == pytest.approx(interval(each))
+
+
+def test_the_faster_pass_counts_and_the_interval_reaches_to_the_slower() -> None:
+    fast = {"latency": 2.0, "low": 1.9, "high": 2.1}
+    slow = {"latency": 3.0, "low": 2.9, "high": 3.2}
+    failed = {"failure": "no"}
+    assert bench.better(fast, slow) == bench.better(slow, fast) == {"latency": 2.0, "low": 1.9, "high": 3.0}
+    assert bench.better({}, failed) == bench.better(failed, failed) == failed
+    assert bench.better(failed, slow) == bench.better(slow, failed) == slow
 
 
 def test_the_script_reads_counters_over_their_end(tmp_path: Path) -> None:
@@ -335,12 +348,13 @@ def test_bad_files_of_a_kit(change: Callable[[dict[str, Any]], Any], told: str, 
     [
         ("arch,latency\nresnet8-w8,3\n", "names no unit of latency; wanted us, ms or s, like latency_ms"),
         ("arch,latency_min\nresnet8-w8,3\n", "names no unit of latency"),
-        ("arch,ms,energy_kWh\nresnet8-w8,3,1\n", "names no unit of energy; wanted uJ, mJ or J"),
-        ("arch,ms,us\nresnet8-w8,3,3000\n", "several columns of latency"),
+        ("arch,ms,energy_kWh\nresnet8-w8,3,1\n", "names no unit of energy; wanted uJ, mJ, J or kJ"),
+        ("arch,ms,energy_MJ\nresnet8-w8,3,1\n", "column 'energy_MJ' .*names no unit of energy"),
+        ("arch,ms,us\nresnet8-w8,3,3000\n", "several columns of latency: ms, us; keep one, or choose: --latency ms:ms"),
         ("network,ms\nresnet8-w8,3\n", "has the columns network, ms; wanted arch"),
         (
             "arch,ms\nresnet8-w8,-2\n",
-            "line 2 of .*latency -2.0 is not above zero; wanted us, ms or s, or -1 where it is missing",
+            "line 2 of .*latency -2.0 is not above zero; wanted us, ms or s, or -1 where it is",
         ),
         ("arch,ms\nresnet8-w8,0\n", "not above zero"),
         ("arch,ms\nresnet8-w8,fast\n", "line 2 of .*'fast' is no latency"),
@@ -395,6 +409,114 @@ def test_ten_networks_are_helped_by_other_devices(tmp_path: Path) -> None:
     )
     rival = SPACES["plain"](SHAPE, 10)  # another space has no such predictor, and still a prediction
     assert "latency_high" not in Costing(rival, {}, again)(next(iter(rival)))
+
+
+def test_few_energies_are_predicted_of_their_own(tmp_path: Path) -> None:
+    """A board whose energy follows the multiply-adds, not the time: ten measured energies order the rest."""
+    space = SPACES["mobilenet"](SHAPE, 10)
+
+    def joules(arch: str) -> float:
+        return 0.5 + 1e-4 * trace_of(space, space.parse(arch)).macs
+
+    rows = rows_of("mobilenet", 12, lambda seen: 1.0 + 0.05 * len(seen.ops), seed=9)
+    for row in rows:
+        row["energy"] = joules(row["arch"])
+    add_device("board", written(tmp_path / "m.json", measured(rows, energy_source="measured by RAPL")))
+    costing = Costing(space, {"energy": 1e6}, find_profile("board"))
+    truth, found, held = [], [], 0
+    for other in rows_of("mobilenet", 25, seed=4):
+        costs = costing(space.parse(other["arch"]))
+        most = costing.upper(costs)
+        truth.append(joules(other["arch"]))
+        found.append(costs["energy"])
+        held += truth[-1] <= most["energy"]
+        assert most["energy"] == costs["energy_high"] > costs["energy"]
+        assert costs["power"] == pytest.approx(costs["energy"] / costs["latency"])
+        assert most["power"] == pytest.approx(costs["energy_high"] / costs["latency"])
+    assert np.corrcoef(np.argsort(np.argsort(truth)), np.argsort(np.argsort(found)))[0, 1] > 0.9
+    assert held >= 20
+
+
+def test_a_parquet_table_and_one_that_names_its_rows(tmp_path: Path) -> None:
+    """The forms of published tables: columns of many devices, -1 where missing, architectures in another file."""
+    import pandas
+
+    rows = rows_of("plain", 10)
+    indices = [list(SPACES["plain"](SHAPE, 10).parse(row["arch"])) for row in rows]
+    latencies = [row["latency"] for row in rows[:-1]] + [-1.0]
+    pandas.DataFrame({"index": range(10), "lat_a": latencies, "J": 0.001, "mJ_b": 7.0}).to_parquet(
+        tmp_path / "t.parquet"
+    )
+    pandas.DataFrame({"index": range(9, -1, -1), "arch_str": [r["arch"] for r in rows[::-1]]}).to_csv(
+        tmp_path / "names.csv", index=False
+    )
+    about: dict[str, Any] = {"space": "plain", "input_shape": SHAPE, "classes": 10}
+    found = read_measured(tmp_path / "t.parquet", names=tmp_path / "names.csv", latency="lat_a:ms", **about)
+    assert found.device == "lat_a"
+    assert found.latencies == pytest.approx(latencies[:-1])
+    assert found.energies == pytest.approx([1.0] * 9)
+    assert [space.format(arch) for space, arch in found.archs] == [row["arch"] for row in rows[:-1]]
+    chosen = read_measured(
+        tmp_path / "t.parquet", names=tmp_path / "names.csv", latency="lat_a:s", energy="mJ_b:mJ", **about
+    )
+    assert chosen.latencies == pytest.approx([1e3 * value for value in latencies[:-1]])
+    assert chosen.energies == pytest.approx([7.0] * 9)
+    pandas.DataFrame({"arch_idx": [json.dumps(i) for i in indices], "ms": latencies}).to_parquet(tmp_path / "i.parquet")
+    by_number = read_measured(tmp_path / "i.parquet", **about).archs
+    assert [arch for _, arch in by_number] == [arch for _, arch in found.archs]
+    pandas.DataFrame({"arch_idx": ["[99]"] * 10, "ms": latencies}).to_parquet(tmp_path / "bad.parquet")
+    for path, more, told in (
+        ("t.parquet", {"latency": "lat_a:ms"}, "wanted arch and one of latency.*--names FILE"),
+        ("i.parquet", {"latency": "lat_a"}, "'--latency lat_a' names no unit of latency; wanted COLUMN:UNIT"),
+        ("i.parquet", {"latency": "ms:kg"}, "names no unit of latency"),
+        ("i.parquet", {"latency": "mss:ms"}, "unknown column 'mss'; did you mean 'ms'"),
+        ("i.parquet", {"names": tmp_path / "names.csv"}, "cannot be joined; wanted the column index"),
+        ("bad.parquet", {}, "line 2 of .*is no architecture of space 'plain'"),
+        ("absent.parquet", {}, "there is no file"),
+    ):
+        with pytest.raises(UserError, match=told):
+            read_measured(tmp_path / path, **about, **more)
+    written(tmp_path / "names.csv", "index,arch\n3,resnet8-w8\n")
+    with pytest.raises(UserError, match=r"line 2 of .* has no network of index '0'"):
+        read_measured(tmp_path / "t.parquet", names=tmp_path / "names.csv", latency="lat_a:ms", **about)
+
+
+def test_the_mark_before_a_text_is_no_part_of_it(tmp_path: Path) -> None:
+    """Spreadsheet programs write three bytes before a CSV in UTF-8."""
+    lines = "\n".join(["arch,ms", *(f"{row['arch']},{row['latency']}" for row in rows_of("plain", 8))])
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    assert len(read_measured(tmp_path / "a.csv", space="plain", input_shape=SHAPE, classes=10).latencies) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "device"),
+    [
+        (["nb201_hwnasbench.parquet", "--latency", "cifar10__edgegpu_latency:ms", "--energy",
+          "cifar10__edgegpu_energy:mJ", "--names", "nb201_accuracy.parquet", "--space", "nasbench201"], "edgegpu"),
+        (["nb201_hwnasbench.parquet", "--latency", "cifar10__edgetpu_latency:ms", "--names", "nb201_accuracy.parquet",
+          "--space", "nasbench201"], "edgetpu"),
+        (["help_fbnet_latency.parquet", "--latency", "lat_gold_6240:ms", "--space", "fbnet"], "gold"),
+    ],
+)  # fmt: skip
+def test_published_tables_are_devices(
+    words: list[str],
+    device: str,
+    real_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """HW-NAS-Bench (Li et al. 2021) and HELP (Lee et al. 2021) from the command line."""
+    monkeypatch.setattr(measured_module, "MOST", networks := 70)
+    main(
+        ["device", "add", device, "--input-shape", "3x32x32", "--classes", "10"]
+        + [str(real_data / "nas" / word) if word.endswith(".parquet") else word for word in words]
+    )
+    assert f"{networks} of " in capsys.readouterr().out
+    profile = find_profile(device)
+    assert profile.networks == networks
+    assert bool(profile.energy_terms) == (device == "edgegpu")
+    if device == "edgegpu":  # a Jetson TX2 draws a few watts
+        assert 2 < profile.power < 8
 
 
 def test_published_latencies(real_data: Path, tmp_path: Path) -> None:
@@ -571,3 +693,20 @@ def test_what_the_winner_measures_is_kept(tmp_path: Path) -> None:
     assert "predicted" not in verdict
     with pytest.raises(UserError, match="no time of this run's winner"):
         check_device(result.folder, written(tmp_path / "m.json", measured(rows_of("plain", 8))))
+    close = {**winner, "latency": 1.9, "high": 2.1, "energy": None}
+    found = check_device(result.folder, written(tmp_path / "back.json", measured([*rows_of("plain", 8), close])))
+    assert found["limits"] == {"latency": False, "energy": False}  # the upper end of its interval counts
+    assert found["energy"] == pytest.approx(1.9)  # at the watt that was stated of the board
+    verdict = facts_of(result.folder)["summary"]["verdict"]
+    assert "just below the limit of 2 ms: the interval reaches to 2.1 ms" in verdict
+    assert "Estimated from its latency measured on board its energy is 1.9 mJ, just below" in verdict
+    for change, told in (
+        ({"latency": -1}, "no time of this run's winner"),
+        ({"latency": "fast"}, "latency 'fast' is not above zero"),
+        ({"latency": 2.5, "energy": -3}, "energy -3 is not above zero"),
+    ):
+        path = written(tmp_path / "back.json", measured([*rows_of("plain", 8), {**winner, **change}]))
+        with pytest.raises(UserError, match=told):
+            check_device(result.folder, path)
+    with pytest.raises(UserError, match="is no measurement of a bench kit"):
+        check_device(result.folder, written(tmp_path / "t.csv", "arch,ms\n"))

@@ -21,16 +21,24 @@ Name = Annotated[str, typer.Argument(help="Name of the device, like pi4.", show_
 def add(
     name: Name,
     file: Annotated[
-        Path, typer.Argument(help="measured.json of a bench kit, or a CSV with arch and ms.", show_default=False)
+        Path,
+        typer.Argument(
+            help="measured.json of a bench kit, or a CSV or parquet table with arch and ms.", show_default=False
+        ),
     ],
     power: Annotated[
         str | None, typer.Option(help="Watts while it works, like 3W, for energies where none were measured.")
     ] = None,
-    space: Annotated[str | None, typer.Option(help="Search space of the architectures of a CSV.")] = None,
+    space: Annotated[str | None, typer.Option(help="Search space of the architectures of a table.")] = None,
     input_shape: options.InputShape = None,
-    classes: Annotated[int | None, typer.Option(help="Classes of the networks of a CSV.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="What a CSV was measured with, like tflite.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads that a CSV was measured with.")] = None,
+    classes: Annotated[int | None, typer.Option(help="Classes of the networks of a table.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="What a table was measured with, like tflite.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads that a table was measured with.")] = None,
+    latency: Annotated[str | None, typer.Option(help="Column of latency and its unit, like lat_pixel3:ms.")] = None,
+    energy: Annotated[str | None, typer.Option(help="Column of energy and its unit, like edgegpu_energy:mJ.")] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="Table with the architectures, where the first has only their index.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a device of that name.")] = False,
     trust: options.Trust = False,
     as_json: options.Json = False,
@@ -40,7 +48,7 @@ def add(
 
     row = add_device(
         name, file, power=power, space=space, input_shape=input_shape, classes=classes, runtime=runtime,
-        threads=threads, replace=replace, trust=trust,
+        threads=threads, replace=replace, latency=latency, energy=energy, names=names, trust=trust,
     )  # fmt: skip
     notes = row.pop("notes")
     options.show([row], as_json)

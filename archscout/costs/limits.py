@@ -12,17 +12,17 @@ COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 BYTES = {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 IN_BYTES = ("memory", "ram_int8", "flash_int8", "training_memory")
 COUNTED = ("params", "macs", "flops")
-# Units in base units: milliseconds, millijoules, watts, bytes, counts. Looked up in small letters.
+# Units in base units: milliseconds, millijoules, watts, bytes, counts. Looked up by `unit_of`.
 UNITS: dict[str, dict[str, float]] = {
     "latency": {"ms": 1.0, "": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3, "μs": 1e-3},
-    "energy": {"mj": 1.0, "": 1.0, "j": 1e3, "uj": 1e-3, "µj": 1e-3, "μj": 1e-3},
+    "energy": {"mj": 1.0, "": 1.0, "j": 1e3, "kj": 1e6, "uj": 1e-3, "µj": 1e-3, "μj": 1e-3},
     "power": {"w": 1.0, "": 1.0, "mw": 1e-3, "kw": 1e3},
     **dict.fromkeys(IN_BYTES, BYTES),
     **dict.fromkeys(COUNTED, COUNTS),
 }
 SHOWN = {
     "latency": "us, ms or s",
-    "energy": "uJ, mJ or J",
+    "energy": "uJ, mJ, J or kJ",
     "power": "mW, W or kW",
     **dict.fromkeys(IN_BYTES, "B, kB, MB, GB, KiB, MiB or GiB"),
     **dict.fromkeys(COUNTED, "k, M or G"),
@@ -46,9 +46,9 @@ def parse_limits(limits: Iterable[str] | Mapping[str, str | float] | None) -> di
     """Limits in base units (ms, mJ, W, bytes, counts) from what a person writes.
 
     limits: texts like "latency=5ms", "ram_int8=256kB", "params=300k", or a mapping of cost -> text or number in base
-    units. Units may be in small or capital letters; kB, MB and GB are powers of 1000, KiB, MiB and GiB of 1024. A
-    number without a unit is in the base unit. Raises UserError for anything that is not a positive limit on a known
-    cost, and for a cost named twice.
+    units. Units may be in small or capital letters, but for the M of MJ and MW, which is not the m of mJ and mW; kB, MB
+    and GB are powers of 1000, KiB, MiB and GiB of 1024. A number without a unit is in the base unit. Raises UserError
+    for anything that is not a positive limit on a known cost, and for a cost named twice.
     """
     if limits is None:
         return {}
@@ -77,9 +77,10 @@ def parse_value(name: str, value: str | float) -> float:
     )
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value.strip())
-        if match is None or match[2].lower() not in UNITS[name]:
+        unit = None if match is None else unit_of(name, match[2])
+        if match is None or unit is None:
             raise UserError(wrong)
-        number = float(match[1]) * UNITS[name][match[2].lower()]
+        number = float(match[1]) * unit
     elif isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(wrong)
     else:
@@ -87,6 +88,17 @@ def parse_value(name: str, value: str | float) -> float:
     if not (math.isfinite(number) and number > 0):
         raise UserError(wrong)
     return number
+
+
+def unit_of(name: str, text: str) -> float | None:
+    """The unit `text` of the cost `name` in its base unit, None if it is none.
+
+    Small or capital letters do not matter where they cannot be mistaken: MJ and MW are a billion times mJ and mW, so
+    they are no unit here.
+    """
+    if name in ("latency", "energy", "power") and text.startswith("M"):
+        return None
+    return UNITS[name].get(text.lower())
 
 
 def violation(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:

@@ -2,9 +2,10 @@
 
 It needs Python 3.8 or newer, numpy and onnxruntime, no network and no rights. For each network it warms up, repeats
 one inference at batch 1, and keeps the median in milliseconds with its 95 % interval, in two passes over all networks
-of which the faster counts. A repeat in which Linux gave the core to another program counts with its time on the core
-(with one thread). Energy is read where Linux shows the processor's counters to this user. Everything goes into
-one file, measured.json, to be taken back: archscout device add NAME measured.json
+of which the faster counts; the interval reaches to the median of the slower. A repeat in which Linux gave the core to
+another program counts with its time on the core (with one thread). Energy is read where Linux shows the processor's
+counters to this user. Everything goes into one file, measured.json, to be taken back: archscout device add NAME
+measured.json
 """
 
 from __future__ import annotations
@@ -57,8 +58,7 @@ def main(argv: list[str] | None = None) -> int:
                 found = measure(os.path.join(HERE, network["file"]), asked, meter)
             except Exception as error:  # a network that this device cannot run costs itself only
                 found = {"failure": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
-            if found.get("latency", math.inf) <= done[place].get("latency", math.inf):
-                done[place] = found
+            done[place] = better(done[place], found)
             shown = found.get("failure") or f"{found['latency']:9.3f} ms ({found['low']:.3f} to {found['high']:.3f})"
             print(f"{turn}/2 {place + 1:3}/{len(networks)} {network['file']:12} {shown}", flush=True)
     good = [found for found in done if "latency" in found]
@@ -119,7 +119,8 @@ def measure(path: str, asked: argparse.Namespace, meter: EnergyMeter | None) -> 
             spent = min(spent, time.thread_time() - core)
         samples.append(1e3 * spent)
     joules = meter.joules() - joules if meter else 0.0
-    median, low, high = median_interval(samples)
+    watts = joules / (time.perf_counter() - begin)
+    median, low, high = interval(samples)
     return {
         "latency": median,
         "low": low,
@@ -127,8 +128,16 @@ def measure(path: str, asked: argparse.Namespace, meter: EnergyMeter | None) -> 
         "p95": sorted(samples)[min(len(samples) - 1, int(0.95 * len(samples)))],
         "repeats": len(samples),
         "noise": noise(samples),
-        "energy": 1e3 * joules / len(samples) if joules > 0 else None,
+        "energy": watts * sum(samples) / len(samples) if joules > 0 else None,
     }
+
+
+def better(one: dict, other: dict) -> dict:
+    """The faster of two passes, with an interval that reaches to the median of the slower; or the one that worked."""
+    fast, slow = sorted((one, other), key=lambda found: found.get("latency", math.inf))
+    if "latency" not in fast:
+        return other
+    return {**fast, "high": max(fast["high"], slow["latency"])} if "latency" in slow else fast
 
 
 def preemptions() -> int:
@@ -151,6 +160,13 @@ def median_interval(samples: list[float]) -> tuple[float, float, float]:
         if below >= 0.025:
             return median_of(ordered), ordered[max(1, k) - 1], ordered[-max(1, k)]
         k += 1
+
+
+def interval(samples: list[float]) -> tuple[float, float, float]:
+    """The median, and the wider at either end of median_interval and of what the medians of eight blocks say of it."""
+    median, low, high = median_interval(samples)
+    half = 2.365 / 7**0.5 * noise(samples) * median  # Student's t; batch means
+    return median, max(min(samples), min(low, median - half)), min(max(samples), max(high, median + half))
 
 
 def noise(samples: list[float]) -> float:

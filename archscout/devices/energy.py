@@ -83,7 +83,7 @@ def _nvml(device: str) -> tuple[Meter | None, str]:
         pynvml.nvmlInit()
         handle: Any = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except pynvml.NVMLError as error:
+    except (pynvml.NVMLError, RuntimeError, AssertionError, AttributeError) as error:  # no driver, no card, no counter
         return None, f"no meter: the card has no readable energy counter ({error})"
 
     def read() -> float:

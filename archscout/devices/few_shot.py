@@ -35,13 +35,12 @@ TARGETS = 400  # networks whose predictions the choice makes sure
 class Predictor:
     """Predicts a device's latency or energy, in the unit of its measurements; made by `few_shot`.
 
-    hypotheses: (probability, weights of the kernels, noise, left-out sample or -1), the most probable first.
+    hypotheses: (probability, whether the sources are believed, weights of the kernels, noise, left-out sample or -1),
+        the most probable first.
     """
 
-    hypotheses: tuple[tuple[float, tuple[float, ...], float, int], ...]
-    _known: _Rows
-    _prior: _Prior
-    _unit: float
+    hypotheses: tuple[tuple[float, bool, tuple[float, ...], float, int], ...]
+    _views: tuple[_View, ...]
     _floor: float
     _states: tuple[tuple[np.ndarray, np.ndarray], ...]
 
@@ -51,21 +50,22 @@ class Predictor:
         The interval holds the noise of a measurement. 15,625 cells of nasbench201 take about a second; in a space whose
         networks must be traced, each takes 10 to 50 ms. Raises UserError for what is no architecture of the space.
         """
-        archs = [_checked(self._prior.load.space, arch) for arch in archs]
+        archs = [_checked(self._views[0].prior.load.space, arch) for arch in archs]
         if not archs:
             return np.zeros(0), np.zeros(0)
-        rows = self._prior.rows(archs)
-        cross, own = rows.kernels(self._known), rows.variances()
+        asked = {view.believes: (view.prior.rows(archs), view) for view in self._views}
+        kernels = {way: (rows.kernels(view.known), rows.variances()) for way, (rows, view) in asked.items()}
         means, widths = [], []
-        for (_, weights, noise, _), (alpha, inverse) in zip(self.hypotheses, self._states, strict=True):
+        for (_, way, weights, noise, _), (alpha, inverse) in zip(self.hypotheses, self._states, strict=True):
+            (rows, view), (cross, own) = asked[way], kernels[way]
             k = np.tensordot(weights, cross, 1)
             mean = rows.mean + k @ alpha
             variance = np.maximum(np.dot(weights, own) - ((k @ inverse) * k).sum(axis=1), 0)
-            means.append(mean)
-            widths.append(np.sqrt(variance + (noise * np.maximum(mean, LEAST)) ** 2))
+            means.append(mean * view.unit)
+            widths.append(np.sqrt(variance + (noise * np.maximum(mean, LEAST)) ** 2) * view.unit)
         shares = np.array([probability for probability, *_ in self.hypotheses])
         mean, half = _mixed(shares, np.array(means), np.array(widths))
-        return np.maximum(mean * self._unit, self._floor), half * self._unit
+        return np.maximum(mean, self._floor), half
 
 
 def few_shot(
@@ -88,8 +88,9 @@ def few_shot(
 
     m is the mean of the sources' costs, each a ridge regression on those rows, scaled to mean 1; d are the sources'
     deviations from it; W the work a network asks for (`archscout.devices.workload`); O its options, decision by
-    decision, and the depth of a cell. The weights w, o, the noise (relative to the cost) and which sample, if any, is
-    an outlier are unknown: every combination on a grid predicts, weighted by how probable it makes the samples.
+    decision, and the depth of a cell. The weights w, o, the noise (relative to the cost), which sample, if any, is an
+    outlier, and whether the sources tell anything of this device (if not, m follows the work alone and d is nothing)
+    are unknown: every combination on a grid predicts, weighted by how probable it makes the samples.
 
     Costs about a second with a dozen sources of 900 networks, and once per space 1 to 3 s to trace its operations; a
     space that cannot be built (names of options alone) is predicted from its options and the sources. It fails where a
@@ -105,11 +106,15 @@ def few_shot(
     if len(samples) < 2:
         raise UserError(f"few_shot wants at least 2 measured networks of the device, got {len(samples)}")
     archs, values = _measured(space, samples, "samples")
-    prior = _prior_of(space, sources)
-    rows = prior.rows(archs)
-    unit = float(np.median(values / np.maximum(rows.mean, LEAST)))
-    hypotheses, states = _weighed(rows, values / unit)
-    return Predictor(hypotheses, rows, prior, unit, 0.1 * float(values.min()), states)
+    views, weighed = [], []
+    for believes in (True, False) if sources else (False,):
+        prior = _prior_of(space, sources if believes else None)
+        rows = prior.rows(archs)
+        unit = float(np.median(values / np.maximum(rows.mean, LEAST)))
+        views.append(_View(believes, prior, rows, unit))
+        weighed.append(_weighed(rows, values / unit, math.log(unit)))
+    hypotheses, states = _probable(views, weighed)
+    return Predictor(hypotheses, tuple(views), 0.1 * float(values.min()), states)
 
 
 def choose(
@@ -237,43 +242,72 @@ def _ridge(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _weighed(
-    rows: _Rows, target: np.ndarray
-) -> tuple[tuple[tuple[float, tuple[float, ...], float, int], ...], tuple[tuple[np.ndarray, np.ndarray], ...]]:
-    """The probable hypotheses, and for each the vector and the matrix that predict: K^-1 r and K^-1."""
-    n = len(target)
+@dataclass(frozen=True, eq=False)
+class _View:
+    """A prior, its rows of the samples, and the unit in which it predicts; `believes` where it rests on the sources."""
+
+    believes: bool
+    prior: _Prior
+    known: _Rows
+    unit: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Weighed:
+    """How probable combinations of a grid make n samples, and what predicts under each.
+
+    log:      (grid, 1 + n) natural logarithm of the density, without an outlier and with each sample as the outlier.
+    alpha:    (grid, n) K^-1 r.  inverse: (grid, n, n) K^-1.  grid: (weights of the kernels, noise).
+    """
+
+    log: np.ndarray
+    alpha: np.ndarray
+    inverse: np.ndarray
+    grid: tuple[tuple[tuple[float, ...], float], ...]
+
+
+def _weighed(rows: _Rows, target: np.ndarray, log_unit: float) -> _Weighed:
+    """Every combination of weights and noise against the samples, whose unit the density is stated without."""
     kernels, off = rows.kernels(rows), target - rows.mean
-    grid = [((1.0, *weights), noise) for *weights, noise in product(WORK, COUNTS, OPTIONS, NOISE)]
+    grid = tuple(((1.0, *weights), noise) for *weights, noise in product(WORK, COUNTS, OPTIONS, NOISE))
     level = np.maximum(rows.mean, LEAST)
     for turn in range(2):
         covariance = np.array([np.tensordot(w, kernels, 1) + np.diag((s * level) ** 2) for w, s in grid])
         inverse = np.linalg.inv(covariance)
         alpha = inverse @ off
-        fit = -0.5 * (alpha @ off) - 0.5 * np.linalg.slogdet(covariance)[1]
+        fit = -0.5 * (alpha @ off) - 0.5 * np.linalg.slogdet(covariance)[1] - len(target) * log_unit
         own = np.einsum("gii->gi", inverse)  # left out, sample i is off by alpha_i / own_i with variance 1 / own_i
         alone = -0.5 * alpha**2 / own + 0.5 * np.log(own)
         wild = -0.5 * (alpha / own) ** 2 / (1 / own + level**2) - 0.5 * np.log(1 / own + level**2)
         log = np.concatenate([fit[:, None], fit[:, None] - alone + wild + math.log(OUTLIER / (1 - OUTLIER))], axis=1)
-        chance = np.exp(log - log.max())
-        chance /= chance.sum()
         if turn == 0:  # noise is relative to the cost: take it from the best first fit
-            best = int(chance.max(axis=1).argmax())
+            best = int(log.max(axis=1).argmax())
             level = np.maximum(rows.mean + np.tensordot(grid[best][0], kernels, 1) @ alpha[best], LEAST)
-    hypotheses: list[tuple[float, tuple[float, ...], float, int]] = []
+    return _Weighed(log, alpha, inverse, grid)
+
+
+def _probable(
+    views: Sequence[_View], weighed: Sequence[_Weighed]
+) -> tuple[tuple[tuple[float, bool, tuple[float, ...], float, int], ...], tuple[tuple[np.ndarray, np.ndarray], ...]]:
+    """The probable hypotheses of all views together, and for each the vector and the matrix that predict."""
+    log = np.stack([each.log for each in weighed])
+    chance = np.exp(log - log.max())
+    chance /= chance.sum()
+    hypotheses: list[tuple[float, bool, tuple[float, ...], float, int]] = []
     states, total = [], 0.0
     for place in np.argsort(-chance, axis=None):
-        g, left = int(place) // (n + 1), int(place) % (n + 1) - 1
-        weights, noise = grid[g]
-        vector, matrix = alpha[g], inverse[g]
+        view, g, left = (int(at) for at in np.unravel_index(int(place), chance.shape))
+        probability, left, found = float(chance[view, g, left]), left - 1, weighed[view]
+        vector, matrix = found.alpha[g], found.inverse[g]
         if left >= 0:
-            column = matrix[:, left] / own[g, left]
+            column = matrix[:, left] / matrix[left, left]
             vector, matrix = vector - column * vector[left], matrix - np.outer(column, matrix[left])
-        hypotheses.append((float(chance[g, left + 1]), weights, noise, left))
+        hypotheses.append((probability, views[view].believes, *found.grid[g], left))
         states.append((vector, matrix))
-        total += hypotheses[-1][0]
+        total += probability
         if total >= KEPT:
             break
-    return tuple((p / total, weights, noise, left) for p, weights, noise, left in hypotheses), tuple(states)
+    return tuple((p / total, way, weights, noise, left) for p, way, weights, noise, left in hypotheses), tuple(states)
 
 
 def _mixed(shares: np.ndarray, means: np.ndarray, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

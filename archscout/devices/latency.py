@@ -21,6 +21,9 @@ from archscout.errors import UserError
 from archscout.space import Shape
 
 BLOCKS = 8
+BATCH_MEANS = (
+    2.365 / 7**0.5
+)  # Student's t with 7 degrees of freedom, over the root of 8, of a deviation that divides by 7
 
 try:
     import resource
@@ -34,7 +37,8 @@ except (ImportError, AttributeError):  # Windows and macOS do not count preempti
 class Latency:
     """The time of one inference, in milliseconds, with what it was measured on.
 
-    median:      the latency. low and high enclose it with 95 % confidence (order statistics, as if independent).
+    median:      the latency. low and high enclose it with 95 % confidence, see `interval`; `high` is the safe end that
+                 limits are held against.
     p95:         95 of 100 repeats were at most this slow.
     repeats:     timed runs, after the warm-up.
     noise:       standard deviation of the medians of eight consecutive blocks, relative to the median: what the
@@ -237,7 +241,7 @@ def summary(
     samples: Sequence[float], interrupted: int, *, device: str, runtime: str, threads: int, batch: int = 1
 ) -> Latency:
     """What a list of milliseconds, in the order in which they were taken, says."""
-    median, low, high = median_interval(samples)
+    median, low, high = interval(samples)
     ordered = sorted(samples)
     return Latency(
         median=median,
@@ -266,6 +270,19 @@ def slowdown(samples: Sequence[float]) -> float:
     first, last = median_interval(samples[:quarter]), median_interval(samples[-quarter:])
     apart = last[1] > first[2] or last[2] < first[1]
     return last[0] / first[0] - 1 if apart else 0.0
+
+
+def interval(samples: Sequence[float]) -> tuple[float, float, float]:
+    """The median of repeats in the order of measuring, and a 95 % interval that knows of a restless machine.
+
+    The wider, at either end, of two: `median_interval`, as if the repeats were independent; and, as repeats near in
+    time are disturbed alike, the median +- t s / 8^.5 with the standard deviation s of the medians of eight consecutive
+    blocks and t = 2.36 (batch means: Schmeiser 1982, "Batch size effects in the analysis of simulation output", doi
+    10.1287/opre.30.3.556). No end lies outside the repeats. What differs from process to process is not in it.
+    """
+    median, low, high = median_interval(samples)
+    half = BATCH_MEANS * _noise(samples) * median
+    return median, max(min(samples), min(low, median - half)), min(max(samples), max(high, median + half))
 
 
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:

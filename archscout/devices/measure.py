@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from archscout.devices.latency import (
     _waiter,
     checked_device,
     device_name,
+    interval,
     limited_threads,
     sampled,
     summary,
@@ -92,9 +94,10 @@ def measure_network(
         raise UserError(f"wanted batch >= 1, seconds > 0 and 0 < precision < 1, got {batch}, {seconds} and {precision}")
     if runtime not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)
+    checked_device(device)
     meter, source = open_meter(device)
     before = Surroundings.now()
-    at_begin: list[float] = []
+    at_begin: list[tuple[float, float]] = []
 
     def enough(samples: Sequence[float], passed: float) -> bool:
         if passed >= seconds:
@@ -110,13 +113,14 @@ def measure_network(
             warm_up=0.3 * seconds,
             wait=wait,
             on_core=threads == 1,
-            on_begin=lambda: at_begin.append(meter.read() if meter else 0.0),
+            on_begin=lambda: at_begin.append((meter.read() if meter else 0.0, time.perf_counter())),
         )
-        joules = meter.read() - at_begin[0] if meter else 0.0
+        joules = meter.read() - at_begin[0][0] if meter else 0.0
+        passed = time.perf_counter() - at_begin[0][1]
     found = summary(samples, interrupted, device=name, runtime=runtime, threads=threads, batch=batch)
     if meter and joules > 0:
-        energy = 1e3 * joules / len(samples)
-        power = 1e3 * joules / sum(samples)  # milliseconds
+        power = joules / passed  # over all the time, also that in which other programs had the core
+        energy = power * float(np.mean(samples))
     else:
         power, stated = stated_power(device, threads)
         if watts is not None:
@@ -135,10 +139,20 @@ def measure_network(
 
 def spread(samples: Sequence[float]) -> float:
     """Half the 95 % interval of the median, relative to the median."""
-    from archscout.devices.latency import median_interval
-
-    median, low, high = median_interval(samples)
+    median, low, high = interval(samples)
     return max(high - median, median - low) / median
+
+
+def safe_end(name: str, found: Mapping[str, Any]) -> float:
+    """The upper end of a measured cost, which a limit is held against: of latency that of its interval.
+
+    name: latency, energy or power.  found: latency (as `Latency.to_json` gives it), energy and power. Energy follows
+    the latency; power is a mean over the whole measurement and has no interval.
+    """
+    latency = found["latency"]
+    if name == "latency":
+        return float(latency["high"])
+    return float(found[name] * (latency["high"] / latency["median"] if name == "energy" else 1.0))
 
 
 @dataclass(frozen=True)

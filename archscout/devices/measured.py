@@ -1,4 +1,4 @@
-"""Timings that were measured elsewhere, read from a file: the JSON of a bench kit, or a CSV of another tool."""
+"""Timings that were measured elsewhere, read from a file: the JSON of a bench kit, or a table of another tool."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from archscout.costs.limits import SHOWN, UNITS
+from archscout.costs.limits import SHOWN, unit_of
 from archscout.devices.bench import FORMAT
-from archscout.errors import UserError
+from archscout.errors import UserError, unknown
 from archscout.space import Arch, SearchSpace, Shape
 
 LEAST = 6  # networks without which nothing is fitted
 MOST = 300  # networks that are fitted; of more, some at even places
 BASE = {"latency": "ms", "energy": "mJ"}
-WANTED = "give the measured.json of a bench kit, or a CSV"
+WANTED = "give the measured.json of a bench kit, or a table as .csv or .parquet"
+NAMES = ("arch", "arch_str", "arch_idx")  # columns that can hold architectures: ours, and those of published tables
+NUMBER = "index"  # column that joins a table without architectures to one with them
 MISSING = -1.0  # what published tables write where there is no value
 
 
@@ -64,34 +66,45 @@ def read_measured(
     runtime: str | None = None,
     threads: int | None = None,
     trust: bool | Sequence[str] = False,
+    latency: str | None = None,
+    energy: str | None = None,
+    names: str | Path | None = None,
 ) -> Measured:
-    """The networks and their timings in a file: measured.json of a bench kit, or a CSV with a row a network.
+    """The networks and their timings in a file: measured.json of a bench kit, or a table with a row a network.
 
-    A CSV has a column `arch`, one of latency whose name is a unit (`ms`, `us`, `s`, or `latency_ms` and so on), and
-    perhaps one of energy (`mJ`, `uJ`, `J`, `energy_mJ`); its networks are of `space` for images of `input_shape` and
-    `classes`. A value that is empty, nan or -1 is missing and left out; any other that is not above zero is an error.
+    A table is a CSV or a parquet file. It has a column `arch` (or `arch_str`, `arch_idx`, as published tables call it),
+    one of latency whose name is a unit (`ms`, `us`, `s`, or `latency_ms` and so on), and perhaps one of energy (`mJ`,
+    `uJ`, `J`, `energy_mJ`); its networks are of `space` for images of `input_shape` and `classes`. A value that is
+    empty, nan or -1 is missing and left out; any other that is not above zero is an error.
+    latency, energy: columns of another name, with their unit, like "lat_pixel3:ms".  names: another table, which holds
+    the architectures where this one has but their `index`.
     trust: whether a kit's file may name search spaces as module:function, which are then imported; or which.
     Raises UserError that names the row for what cannot be read.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path} ({error.strerror}); give the measured.json of a bench kit, or a CSV"
-        ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is no text file; give the measured.json of a bench kit, or a CSV") from None
-    if text.lstrip().startswith("{"):
-        return _from_kit(path, text, trust)
+    text = None if path.suffix == ".parquet" else text_of(path)
+    if text is not None and text.lstrip().startswith("{"):
+        return read_kit(path, text, trust)
     if space is None or input_shape is None or classes is None:
         raise UserError(
-            f"{path} is a CSV, so say whose architectures these are: --space NAME --input-shape 3x32x32 --classes 10"
+            f"{path} is a table, so say whose architectures these are: --space NAME --input-shape 3x32x32 --classes 10"
         )
-    return _from_csv(path, text, space, input_shape, classes, runtime or "unknown", threads or 1)
+    table = _named(path, _cells(path, text), names)
+    return _from_table(path, table, space, input_shape, classes, runtime or "unknown", threads or 1, latency, energy)
 
 
-def _from_kit(path: Path, text: str, trust: bool | Sequence[str]) -> Measured:
+def text_of(path: Path) -> str:
+    """The text of a file, without the mark that some programs put before it. UserError where there is none."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); {WANTED}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is no text file; {WANTED}") from None
+
+
+def read_kit(path: Path, text: str, trust: bool | Sequence[str] = False) -> Measured:
+    """The networks and their timings in the text of a kit's measured.json; see `read_measured`."""
     wrong = f"{path} is no measurement of a bench kit"
     try:
         found = json.loads(text)
@@ -122,7 +135,7 @@ def _from_kit(path: Path, text: str, trust: bool | Sequence[str]) -> Measured:
             latency = row.get("latency")
             reason = f"{row['file']} failed there: {row.get('failure')}" if latency is None else ""
             arch = _arch(spaces[key], row["arch"], what)
-            value, energy = _value(latency, what, "latency"), _value(row.get("energy"), what, "energy")
+            value, energy = value_of(latency, what, "latency"), value_of(row.get("energy"), what, "energy")
             rows.append(Row(spaces[key], arch, value, energy, reason, bool(row.get("check"))))
         threads, device, source = int(found["threads"]), str(found["device"]), found.get("energy_source")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -130,60 +143,121 @@ def _from_kit(path: Path, text: str, trust: bool | Sequence[str]) -> Measured:
     return _checked(path, rows, device, str(found.get("runtime", "unknown")), threads, source or "")
 
 
-def _from_csv(
-    path: Path, text: str, space: str, input_shape: Shape, classes: int, runtime: str, threads: int
-) -> Measured:
-    table = list(csv.reader(text.splitlines()))
-    header = [name.strip() for name in table[0]] if table else []
-    places = {cost: _column(path, header, cost) for cost in ("latency", "energy")}
-    if "arch" not in header or places["latency"] is None:
+def _cells(path: Path, text: str | None) -> list[list[Any]]:
+    """The cells of a table row by row, the names of its columns first; `text` of a CSV, None for a parquet file."""
+    if text is not None:
+        try:
+            return list(csv.reader(text.splitlines()))
+        except csv.Error as error:
+            raise UserError(f"{path} is no CSV ({error}); {WANTED}") from None
+    from archscout.bench.table import read_frame
+
+    frame = read_frame(path)
+    columns = [column.tolist() for _, column in frame.items()]
+    return [[str(name) for name in frame.columns], *map(list, zip(*columns, strict=True))]
+
+
+def _named(path: Path, table: list[list[Any]], names: str | Path | None) -> list[list[Any]]:
+    """The table with a column `arch` joined from another one on `index`, if there is another one."""
+    if names is None:
+        return table
+    names = Path(names)
+    other = _cells(names, None if names.suffix == ".parquet" else text_of(names))
+    header, labels = table[0] if table else [], other[0] if other else []
+    column = next((labels.index(name) for name in NAMES if name in labels), None)
+    if NUMBER not in header or NUMBER not in labels or column is None:
         raise UserError(
-            f"{path} has the columns {', '.join(header) or 'none'}; wanted arch and one of latency whose name is its "
-            "unit: ms, us or s (also latency_ms and so on)"
+            f"{path} and {names} cannot be joined; wanted the column {NUMBER} in both, and one of "
+            f"{', '.join(NAMES)} in {names}"
+        )
+    archs = {str(row[labels.index(NUMBER)]).strip(): row[column] for row in other[1:] if len(row) == len(labels)}
+    place = header.index(NUMBER)
+    joined = [["arch", *(name if name not in NAMES else f"_{name}" for name in header)]]
+    for number, row in enumerate(table[1:], 2):
+        key = str(row[place]).strip() if place < len(row) else ""
+        if row and key not in archs:
+            raise UserError(f"line {number} of {path}: {names} has no network of {NUMBER} '{key[:40]}'")
+        joined.append([archs[key], *row] if row else [])
+    return joined
+
+
+def _from_table(
+    path: Path,
+    table: list[list[Any]],
+    space: str,
+    input_shape: Shape,
+    classes: int,
+    runtime: str,
+    threads: int,
+    latency: str | None,
+    energy: str | None,
+) -> Measured:
+    header = [name.strip() for name in table[0]] if table else []
+    chosen = {"latency": latency, "energy": energy}
+    places = {cost: _column(path, header, cost, asked) for cost, asked in chosen.items()}
+    arch = next((header.index(name) for name in NAMES if name in header), None)
+    if arch is None or places["latency"] is None:
+        shown = ", ".join(header[:12]) or "none"
+        raise UserError(
+            f"{path} has the columns {shown}; wanted arch and one of latency whose name is its unit: ms, us or s (also "
+            f"latency_ms and so on), or --latency COLUMN:ms{' and --names FILE' if NUMBER in header else ''}"
         )
     ready, rows, widths = _space(space, input_shape, classes), [], len(header)
     for number, cells in enumerate(table[1:], 2):
-        if not any(cell.strip() for cell in cells):
+        if not any(str(cell).strip() for cell in cells):
             continue
         what = f"line {number} of {path}"
         if len(cells) != widths:
             raise UserError(f"{what} has {len(cells)} values, the first line {widths}")
         values = []
-        for cost in ("latency", "energy"):
-            found = places[cost]
+        for cost, found in places.items():
             values.append(None if found is None else _scaled(cells[found[0]], what, cost, found[1]))
-        rows.append(Row(ready, _arch(ready, cells[header.index("arch")], what), values[0], values[1]))
-    return _checked(path, rows, path.stem, runtime, threads, "measured elsewhere" if places["energy"] else "")
+        rows.append(Row(ready, _arch(ready, cells[arch], what), values[0], values[1]))
+    name = path.stem if latency is None else latency.rpartition(":")[0]
+    return _checked(path, rows, name, runtime, threads, "measured elsewhere" if places["energy"] else "")
 
 
-def _column(path: Path, header: Sequence[str], cost: str) -> tuple[int, float] | None:
+def _column(path: Path, header: Sequence[str], cost: str, asked: str | None) -> tuple[int, float] | None:
     """The place and the unit of the column of a cost, None if there is none. Raises UserError where its unit is not."""
+    if asked is not None:
+        name, _, text = asked.rpartition(":")
+        unit = unit_of(cost, text) if text else None
+        if not name or unit is None:
+            raise UserError(f"'--{cost} {asked}' names no unit of {cost}; wanted COLUMN:UNIT, like {cost}:{BASE[cost]}")
+        if name not in header:
+            raise unknown("column", name, header, f"of {path}")
+        return header.index(name), unit
     found = []
     for place, name in enumerate(header):
         word = name.lower()
-        unit = word.removeprefix(f"{cost}_").removeprefix(cost)
-        if word == cost or (word.startswith(cost) and unit not in UNITS[cost]):
+        text = name[len(cost) :].removeprefix("_") if word.startswith(cost) else name
+        unit = unit_of(cost, text) if text else None
+        if word.startswith(cost) and unit is None:
             raise UserError(
                 f"column '{name}' of {path} names no unit of {cost}; wanted {SHOWN[cost]}, like {cost}_{BASE[cost]}"
             )
-        if unit and unit in UNITS[cost]:
-            found.append((place, UNITS[cost][unit]))
+        if unit is not None:
+            found.append((place, unit))
     if len(found) > 1:
-        raise UserError(f"{path} has several columns of {cost}: {', '.join(header[p] for p, _ in found)}; keep one")
+        raise UserError(
+            f"{path} has several columns of {cost}: {', '.join(header[p] for p, _ in found)}; keep one, or choose: "
+            f"--{cost} {header[found[0][0]]}:{BASE[cost]}"
+        )
     return found[0] if found else None
 
 
-def _scaled(cell: str, what: str, cost: str, unit: float) -> float | None:
-    cell = cell.strip()
+def _scaled(cell: Any, what: str, cost: str, unit: float) -> float | None:
+    """A cell of a table, text or number, in the base unit of its cost; None where it is missing."""
+    text = str(cell).strip()
     try:
-        value = float(cell) if cell else None
+        value = None if cell is None or not text else float(text)
     except ValueError:
-        raise UserError(f"{what}: '{cell[:40]}' is no {cost}; wanted a number") from None
-    found = _value(value, what, cost)
+        raise UserError(f"{what}: '{text[:40]}' is no {cost}; wanted a number") from None
+    found = value_of(value, what, cost)
     return None if found is None else found * unit
 
 
-def _value(value: Any, what: str, cost: str) -> float | None:
+def value_of(value: Any, what: str, cost: str) -> float | None:
     """A measured value, None where it is missing, UserError where it cannot be one."""
     if value is None or value == MISSING or (isinstance(value, float) and math.isnan(value)):
         return None
@@ -204,8 +278,11 @@ def _space(name: str, input_shape: tuple[int, ...], classes: int) -> SearchSpace
 
 
 def _arch(space: SearchSpace, text: Any, what: str) -> Arch:
+    """The canonical architecture of a text, or of a list like [7, 0, 3], the places of its options."""
     try:
-        return space.canonical(space.parse(str(text)))
+        words = str(text).strip().strip("[]").split(",")
+        listed = str(text).strip().startswith("[") and all(word.strip().isdecimal() for word in words)
+        return space.canonical(space.require(tuple(map(int, words))) if listed else space.parse(str(text)))
     except UserError as error:
         raise UserError(f"{what}: {error}") from None
 

@@ -48,8 +48,9 @@ class Profile:
         energy is latency x power.
     target: the name of the other device that latency and energy are of, "" where all was measured on this machine.
     few: where only a few networks of one space were measured: the space, input_shape and classes, the `samples`
-        (text -> ms) and those of other devices as `sources` (device -> text -> ms), from which `few_shot` predicts the
-        latency of networks of that space; empty otherwise.
+        (text -> ms), `energies` (text -> mJ, empty where not measured) and what other devices measured as `sources`
+        (device -> text -> cost), from which `few_shot` predicts latency and energy of networks of that space; empty
+        otherwise.
     """
 
     device: str
@@ -94,11 +95,12 @@ class Profile:
         """The same costs, those that are predicted at the safe end of their interval: what limits are held against.
 
         Nine of ten networks that were measured lay within `half_width` of their prediction, and at least so many lie
-        below this end. A cost `latency_high` is that end of a latency which has an interval of its own.
+        below this end. Costs `latency_high` and `energy_high` are the ends of costs that have intervals of their own.
         """
         if "latency_high" in costs:
-            rate = costs["latency_high"] / costs["latency"]
-            most = {"latency": costs["latency_high"], "energy": costs.get("energy", 0.0) * rate}
+            most = {name.removesuffix("_high"): value for name, value in costs.items() if name.endswith("_high")}
+            if "energy_high" in costs:
+                most["power"] = costs.get("power", 0.0) * costs["energy_high"] / costs["energy"]
             return {name: most.get(name, value) for name, value in costs.items()}
         doubts = {
             "latency": self.half_width,
@@ -125,8 +127,12 @@ class Profile:
             few=other.few,
         )
 
-    def predictor(self, space: SearchSpace) -> Callable[[Arch], tuple[float, float]] | None:
-        """What gives (latency, its safe end) in ms for an architecture of the space of `few`; None in another space."""
+    def predictor(self, space: SearchSpace) -> Callable[[Arch], dict[str, float]] | None:
+        """What gives latency and energy of an architecture, and their safe ends, from `few`; None in another space.
+
+        Costs by name in ms and mJ: latency, latency_high, and energy, energy_high where energies were measured or the
+        power is known.
+        """
         if not self.few or (space.name, space.input_shape, space.classes) != (
             self.few["space"], tuple(self.few["input_shape"]), self.few["classes"]
         ):  # fmt: skip
@@ -136,13 +142,20 @@ class Profile:
         def table(values: Mapping[str, float]) -> dict[Arch, float]:
             return {space.canonical(space.parse(text)): float(value) for text, value in values.items()}
 
-        found = few_shot(
-            space, {name: table(values) for name, values in self.few["sources"].items()}, table(self.few["samples"])
-        )
+        sources = {name: table(values) for name, values in self.few["sources"].items()}
+        latency = few_shot(space, sources, table(self.few["samples"]))
+        energies = self.few.get("energies")
+        energy = few_shot(space, sources, table(energies)) if energies else None
 
-        def predict(arch: Arch) -> tuple[float, float]:
-            mean, half = found.predict([arch])
-            return float(mean[0]), float(mean[0] + half[0])
+        def predict(arch: Arch) -> dict[str, float]:
+            found: dict[str, float] = {}
+            for name, of in (("latency", latency), ("energy", energy)):
+                if of is not None:
+                    mean, half = of.predict([arch])
+                    found |= {name: float(mean[0]), f"{name}_high": float(mean[0] + half[0])}
+            if energy is None and self.power:
+                found |= {f"energy{end}": found[f"latency{end}"] * self.power for end in ("", "_high")}
+            return found
 
         return predict
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from archscout.costs.limits import format_cost, parse_value
 from archscout.devices.kit import WINNER
-from archscout.devices.measured import Measured, input_shape_of, read_measured
+from archscout.devices.measured import LEAST, Measured, input_shape_of, read_kit, read_measured, text_of, value_of
 from archscout.devices.profile import Profile, fit_profile, trace_of
 from archscout.errors import UserError, unknown
 from archscout.files import write_whole
@@ -40,14 +40,18 @@ def add_device(
     threads: int | None = None,
     replace: bool = False,
     trust: bool = False,
+    latency: str | None = None,
+    energy: str | None = None,
+    names: str | Path | None = None,
 ) -> dict[str, Any]:
     """Fit and keep what predicts latency and energy on another device, from timings that were measured there.
 
-    file: the measured.json of a bench kit, or a CSV of architectures of `space` (see `measured.read_measured`).
+    file: the measured.json of a bench kit, or a table of architectures of `space`, a CSV or parquet file; latency and
+    energy choose its columns, and names another file with the architectures (see `measured.read_measured`).
     power: watts that the device draws while it works, such as "3W" read off a meter at its plug, for energies where
-    none were measured. runtime, threads: what a CSV was measured with. trust: import the search spaces of your own that
-    the file names, as module:function. Takes seconds for a kit. Returns the row of `known_devices`, with `notes` on
-    what was left out. Raises UserError for a bad file, and for a name that is taken.
+    none were measured. runtime, threads: what a table was measured with. trust: import the search spaces of your own
+    that the file names, as module:function. Takes seconds for a kit. Returns the row of `known_devices`, with `notes`
+    on what was left out. Raises UserError for a bad file, and for a name that is taken.
     """
     path = _place(name)
     if path.exists() and not replace:
@@ -55,13 +59,14 @@ def add_device(
     shape = input_shape_of(input_shape) if isinstance(input_shape, str) else input_shape
     notes = []
     measured = read_measured(
-        file, space=space, input_shape=shape, classes=classes, runtime=runtime, threads=threads, trust=trust
-    )
+        file, space=space, input_shape=shape, classes=classes, runtime=runtime, threads=threads, trust=trust,
+        latency=latency, energy=energy, names=names,
+    )  # fmt: skip
     watts = None if power is None else parse_value("power", power)
     profile = fit_device(measured, watts)
     if len({space.name for space, _ in measured.archs}) == 1 and len(measured.archs) < FEW:
         profile = dataclasses.replace(profile, few=few_of(measured, name))
-        helpers = len(profile.few["sources"])
+        helpers = len({source.partition(" ")[0] for source in profile.few["sources"]})
         notes.append(
             f"{len(measured.archs)} networks are few: latency in '{profile.space}' is predicted from them and "
             f"{helpers or 'no'} other device{'' if helpers == 1 else 's'} with measurements there, elsewhere roughly"
@@ -108,24 +113,33 @@ def fit_device(measured: Measured, power: float | None = None) -> Profile:
 
 
 def few_of(measured: Measured, name: str) -> dict[str, Any]:
-    """What `Profile.few` holds: the few measured networks of a space, and what the other devices measured there."""
+    """What `Profile.few` holds: the few measured networks of a space, and what the other devices measured there.
+
+    Their energies are sources as well, since a source may be in any unit.
+    """
     space = measured.archs[0][0]
     about = {"space": space.name, "input_shape": list(space.input_shape), "classes": space.classes}
     texts = [space.format(arch) for _, arch in measured.archs]
-    sources = {}
+    energies = {text: value for text, value in zip(texts, measured.energies, strict=True) if value}
+    sources: dict[str, dict[str, float]] = {}
     for path in sorted(shelf().glob("*.json")) if shelf().is_dir() else ():
         profile = Profile.from_json(_read(path)["profile"])
         if path.stem != name and profile.space == space.name and profile.input_shape == space.input_shape:
-            sources[path.stem] = {row["arch"].partition(" ")[2]: row["latency"] for row in profile.measured}
-    return {**about, "samples": dict(zip(texts, measured.latencies, strict=True)), "sources": sources}
+            for cost in ("latency", "energy"):
+                known = {row["arch"].partition(" ")[2]: row[cost] for row in profile.measured if row.get(cost)}
+                if len(known) >= LEAST:
+                    sources[f"{path.stem} {cost}"] = known
+    samples = dict(zip(texts, measured.latencies, strict=True))
+    return {**about, "samples": samples, "energies": energies if len(energies) >= LEAST else {}, "sources": sources}
 
 
 def check_device(run: str | Path, file: str | Path, *, trust: bool = False) -> dict[str, Any]:
     """Keep what the winner of a run measures on the device that its limits are of, and say whether they hold.
 
     file: the measured.json of a kit that was written with `bench-kit --run`. Writes one event and the report. Returns
-    device, latency and energy (None if not measured), and `limits`: of each limited one whether it holds. UserError
-    where the file lacks this winner. trust: import a search space of your own though the run was not made here.
+    device, latency, energy and power (None if unknown), and `limits`: of each limited one whether the upper end of its
+    interval holds. Energy that was not measured is latency x the power stated of the device. UserError where the file
+    lacks this winner. trust: import a search space of your own though the run was not made here.
     """
     from archscout.result import Result
     from archscout.run import Run
@@ -133,31 +147,43 @@ def check_device(run: str | Path, file: str | Path, *, trust: bool = False) -> d
 
     result = Result(run, trust=trust)
     best, about = result.best, result.about
-    try:
-        found = json.loads(Path(file).read_text(encoding="utf-8"))
-        rows = [row for row in found["networks"] if row["file"] == WINNER and row["arch"] == best["arch"]]
-        rows = [row for row in rows if row["input_shape"] == about["input_shape"] and row.get("latency")]
-        device, runtime = str(found["device"]), str(found["runtime"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no measurement of a bench kit ({type(error).__name__}: {error})") from None
-    if not rows:
+    if ":" in about["factory"]:
+        require_trust(run, [about["factory"]], trust)
+    text = text_of(Path(file))
+    read_kit(Path(file), text, [about["factory"]])  # the checks of units and values
+    found = json.loads(text)
+    alike = {"file": WINNER, "arch": best["arch"], "input_shape": about["input_shape"]}
+    rows = [row for row in found["networks"] if all(row[key] == value for key, value in alike.items())]
+    latency = value_of(rows[0].get("latency"), f"{WINNER} of {file}", "latency") if rows else None
+    if latency is None:
         raise UserError(
             f"{file} has no time of this run's winner; write a kit with it: archscout bench-kit --run {run}"
         )
-    if ":" in about["factory"]:
-        require_trust(run, [about["factory"]], trust)
-    read_measured(file, trust=[about["factory"]])  # the checks of units and values
-    latency, energy = float(rows[0]["latency"]), rows[0].get("energy")
+    energy = value_of(rows[0].get("energy"), f"{WINNER} of {file}", "energy")
+    high = max(latency, value_of(rows[0].get("high"), f"{WINNER} of {file}", "latency") or latency)
+    kept = result.events.get("profile") or {}
+    stated = kept.get("power") if energy is None and kept.get("target") and not kept.get("energy_terms") else None
+    energy = latency * stated if stated else energy
     values = {"latency": latency, "energy": energy, "power": energy / latency if energy else None}
+    ends = {name: None if value is None else value * high / latency for name, value in values.items()}
+    ends["power"] = values["power"]
     with Run.open(run) as opened:
         config = tomllib.loads(opened.config_text)
         number = sum(1 for _ in opened.keys("target_measured"))
         opened.record(
-            "target_measured" + (f"/{number}" if number else ""), {**values, "device": device, "runtime": runtime}
+            "target_measured" + (f"/{number}" if number else ""),
+            {
+                **values,
+                **{f"{name}_high": end for name, end in ends.items()},
+                "stated_power": bool(stated),
+                "device": str(found["device"]),
+                "runtime": str(found["runtime"]),
+            },
         )
     report(run)
     limits = {name: limit for name, limit in config.get("limits", {}).items() if values.get(name) is not None}
-    return {"device": device, **values, "limits": {name: values[name] <= limit for name, limit in limits.items()}}
+    held = {name: ends[name] <= limit for name, limit in limits.items()}
+    return {"device": str(found["device"]), **values, "limits": held}
 
 
 def known_devices() -> list[dict[str, Any]]:
