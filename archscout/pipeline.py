@@ -61,7 +61,7 @@ from archscout.spaces import SPACES
 from archscout.spaces.plain import plain
 from archscout.strategies import STRATEGIES
 from archscout.strategies.strategy import Goal
-from archscout.trust import code_in, require_trust, seal
+from archscout.trust import code_in, require_trust, sealed
 from archscout.verify import Entrant, Trainer, checkpoint_name, choose, initialise, largest_within, verify
 
 log = logging.getLogger("archscout")
@@ -120,8 +120,7 @@ def search(
 @contextmanager
 def begun(config: Config) -> Iterator[Run]:
     """A new run; if the person has something to mend before it has a plan, its folder goes and can be used again."""
-    run = Run.create(config.out, config.to_toml())
-    seal(run.folder, config.model_dump())
+    run = Run.create(config.out, sealed(config.to_toml(), config.model_dump()))
     planned = True
     try:
         yield run

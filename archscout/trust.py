@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from archscout.errors import UserError
-from archscout.files import write_whole
 
 FOLDER = "ARCHSCOUT_CONFIG"  # environment variable that names another folder for what archscout keeps of a person
-SEAL = ".seal"  # file of a run whose config names code: a keyed hash of that config
+SEAL = "# made here: "  # begins the last line of the config.toml of a run that names code
 METHODS = ("space", "strategy", "select", "recipe")
 _CODE = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_][\w.]*")
 
@@ -42,18 +41,23 @@ def code_in(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def seal(folder: str | Path, config: Mapping[str, Any]) -> None:
-    """Marks a new run as made here, if its config names code; so that it can be resumed without a question.
+def sealed(text: str, config: Mapping[str, Any]) -> str:
+    """The text of a new run's config.toml; if it names code, with a last line that shows that it was made here.
 
-    The mark is a keyed hash of the text of config.toml; the key lies in `home()` and is made with the first seal. Where
-    that cannot be written there is no mark, and resuming asks.
+    So the run can be resumed without a question. The line holds a keyed hash of the text; the key lies in `home()` and
+    is made with the first seal. Where that cannot be written there is no such line, and resuming asks.
     """
     if not code_in(config):
-        return
+        return text
     try:
-        write_whole(Path(folder) / SEAL, _hash(Path(folder), make=True))
+        return f"{text}{SEAL}{_hash(text, make=True)}\n"
     except OSError:
-        return
+        return text
+
+
+def unsealed(text: str) -> str:
+    """The text of a config.toml without the seal."""
+    return text.partition(SEAL)[0]
 
 
 def require_trust(folder: str | Path, named: Iterable[str], trust: bool) -> None:
@@ -69,13 +73,13 @@ def require_trust(folder: str | Path, named: Iterable[str], trust: bool) -> None
 
 def _sealed(folder: Path) -> bool:
     try:
-        kept = (folder / SEAL).read_text(encoding="ascii")
-        return hmac.compare_digest(kept, _hash(folder, make=False))
+        text, found, kept = (folder / "config.toml").read_text(encoding="utf-8").partition(SEAL)
+        return bool(found) and hmac.compare_digest(kept.strip(), _hash(text, make=False))
     except (OSError, ValueError, TypeError):
         return False
 
 
-def _hash(folder: Path, *, make: bool) -> str:
+def _hash(text: str, *, make: bool) -> str:
     place = home() / "key"
     if make and not place.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -86,4 +90,4 @@ def _hash(folder: Path, *, make: bool) -> str:
     key = place.read_bytes()
     if len(key) < 32:
         raise OSError("the key is damaged")
-    return hmac.new(key, (folder / "config.toml").read_bytes(), hashlib.sha256).hexdigest()
+    return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
