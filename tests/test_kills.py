@@ -27,8 +27,8 @@ KILLS = 10
 SEARCHES: dict[str, dict[str, Any]] = {
     "evolution": {"space": "mobilenet", "limits": {"params": "40k"}, "candidates": 24, "finalists": 3, "epochs": 3.0},
     "nsga2, dds": {
-        "space": "plain", "strategy": "nsga2", "limits": {"params": "60k"}, "candidates": 8, "finalists": 2,
-        "epochs": 4.0, "select": "dds", "share": 0.3,
+        "space": "plain", "strategy": "nsga2", "limits": {"params": "60k"}, "candidates": 12, "finalists": 2,
+        "epochs": 8.0, "select": "dds", "share": 0.3,
     },
     "darts": {"space": "test_supernet_stage:tiny", "strategy": "darts", "finalists": 1, "epochs": 2.0},
     "pdarts, redrawn": {
@@ -36,7 +36,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
         "select": "hard_random", "share": 0.5,
     },
     "tas": {"space": "resnet_shape", "strategy": "tas", "limits": {"macs": "400k"}, "finalists": 1, "epochs": 0.5},
-    "train, dds": {"arch": "resnet8-w8", "space": "plain", "select": "dds", "share": 0.3, "epochs": 8.0},
+    "train, dds": {"arch": "resnet8-w8", "space": "plain", "select": "dds", "share": 0.3, "epochs": 24.0},
 }  # fmt: skip
 SERVER = ("archscout.pipeline", "archscout.page", "archscout.facts", "torch._dynamo", "onnxscript", "onnxruntime")
 
@@ -111,25 +111,30 @@ def test_ten_kills_and_the_same_end(name: str, tmp_path: Path) -> None:
     while whole.goes_on():
         pass
     assert whole.process.exitcode == 0
+    expected = outcome(tmp_path / "whole")
     seed = time.time_ns() % 10**6
     chance = random.Random(seed)
-    out, where = tmp_path / "killed", []
-    for _ in range(KILLS):
+    out, kills = tmp_path / "killed", []
+    while len(kills) < KILLS:
         one = Watched(name, tmp_path / "d.npz", out)
-        wanted, ends = chance.randint(1, max(2, whole.steps // KILLS)), time.monotonic() + 120
+        wanted, ends = chance.randint(1, max(2, whole.steps // 14)), time.monotonic() + 120
         while one.goes_on() and one.steps < wanted and time.monotonic() < ends:
             pass
-        until = time.monotonic() + chance.choice((0.0, 0.02, 0.5)) * chance.random()
+        until = time.monotonic() + chance.choice((0.0, 0.02, 0.2)) * chance.random()
         while one.goes_on() and time.monotonic() < until:
             pass
         if one.process.is_alive():
             os.kill(one.process.pid or 0, signal.SIGKILL)
         one.process.join()
-        where.append((one.process.exitcode, one.steps))
-    assert [code for code, _ in where] == [-signal.SIGKILL] * KILLS, (seed, where)
+        if one.process.exitcode == -signal.SIGKILL:
+            kills.append(one.steps)
+            continue
+        assert one.process.exitcode == 0, (seed, kills)  # it came to its end between two kills: another one goes on
+        assert outcome(out) == expected, (seed, kills)
+        out = tmp_path / f"killed after {len(kills)}"
     last = Watched(name, tmp_path / "d.npz", out)
     while last.goes_on():
         pass
-    assert last.process.exitcode == 0, (seed, where)
-    assert outcome(out) == outcome(tmp_path / "whole"), (seed, where)
-    print(f"{name}: {whole.steps} steps in all, killed after {[steps for _, steps in where]}")
+    assert last.process.exitcode == 0, (seed, kills)
+    assert outcome(out) == expected, (seed, kills)
+    print(f"{name}: {whole.steps} steps in all, killed after {kills}")
