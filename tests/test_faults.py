@@ -319,3 +319,69 @@ def test_a_full_disk_before_the_plan_keeps_the_run(npz: Path, tmp_path: Path, mo
     monkeypatch.undo()
     assert (out / "trials.jsonl").read_bytes().endswith(b"\n")
     assert archscout.resume(out).finished
+
+
+FILLING = """
+import contextlib, io, os, subprocess, sys
+place, data = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", place], check=True)
+from archscout.cli import main
+from archscout import pipeline
+measure = pipeline.measure_profile
+pipeline.measure_profile = lambda *args, **kw: measure(*args, **{**kw, "seconds": 0.5})  # decides nothing here
+search = ["search", "--data", data, "--out", f"{place}/run", "--workers", "0", "--limit", "params=40k"]
+search += ["--proxies", "macs,naswot,synflow", "--candidates", "12", "--finalists", "2", "--epochs", "2"]
+search += ["--train-threads", "1"]
+size, told = 8, []
+while True:
+    begun = os.path.exists(f"{place}/run/config.toml")
+    with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
+        try:
+            main(["resume", f"{place}/run", "--quiet"] if begun else [*search, "--quiet"])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+    if code == 0:
+        break
+    lines = errors.getvalue().strip().splitlines()
+    told.append(lines[-1])
+    assert code == 2 and "disk full" in lines[-1] and "Traceback" not in errors.getvalue(), (size, code, lines)
+    assert begun <= os.path.exists(f"{place}/run/config.toml")
+    log = f"{place}/run/trials.jsonl"
+    assert not os.path.exists(log) or os.path.getsize(log) == 0 or open(log, "rb").read().endswith(b"\\n")
+    size = int(size * 1.5)
+    subprocess.run(["mount", "-o", f"remount,size={size}k", "none", place], check=True)
+print(len(told), size)
+subprocess.run(["cp", "-r", f"{place}/run", f"{place}-run"], check=True)
+"""
+
+
+def may_mount() -> bool:
+    import subprocess
+
+    line = ["unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=8k none /mnt"]
+    return shutil.which("unshare") is not None and subprocess.run(line, capture_output=True).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_disk_that_is_full_at_every_stage(npz: Path, tmp_path: Path) -> None:
+    """A small disk that grows by half whenever the run says that it is full: the run ends like any other."""
+    import subprocess
+    import sys
+
+    if not may_mount():
+        pytest.skip("no disk of our own can be mounted here")
+    whole = archscout.search(str(npz), out=tmp_path / "whole", workers=0, limits={"params": "40k"}, **COUNTS)
+    (tmp_path / "disk").mkdir()
+    script = tmp_path / "filling.py"
+    script.write_text(FILLING)
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, str(script), str(tmp_path / "disk"), str(npz)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    times, size = map(int, done.stdout.split()[-2:])
+    assert times >= 8, done.stdout
+    assert size < 40_000
+    assert essence(tmp_path / "disk-run") == essence(whole.folder)
