@@ -349,7 +349,7 @@ while True:
     assert begun <= os.path.exists(f"{place}/run/config.toml")
     log = f"{place}/run/trials.jsonl"
     assert not os.path.exists(log) or os.path.getsize(log) == 0 or open(log, "rb").read().endswith(b"\\n")
-    size = int(size * 1.5)
+    size = 2 * size
     subprocess.run(["mount", "-o", f"remount,size={size}k", "none", place], check=True)
 print(len(told), size)
 subprocess.run(["cp", "-r", f"{place}/run", f"{place}-run"], check=True)
@@ -366,7 +366,7 @@ def may_mount() -> bool:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_disk_that_is_full_at_every_stage(npz: Path, tmp_path: Path) -> None:
-    """A small disk that grows by half whenever the run says that it is full: the run ends like any other."""
+    """A small disk that doubles whenever the run says that it is full: the run ends like any other."""
     import subprocess
     import sys
 
