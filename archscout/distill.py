@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from archscout.errors import UserError
 from archscout.fit import mode_set
 from archscout.spaces.resnet_shape import Block, Network, names_of
+from archscout.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -82,26 +83,15 @@ def cifar_network(depth: int) -> nn.Module:
 def resnet_cifar(path: str | Path, depth: int) -> nn.Module:
     """A published CIFAR ResNet of depth 20, 32, 44, 56 or 110 from a file of its weights; zero-filled shortcuts.
 
-    The file holds a state dict, or one under "state_dict", whose keys may start with "module.". It is read as tensors
-    alone. Images are normalised with mean (.485, .456, .406) and std (.229, .224, .225), times 255.
+    Images are normalised with mean (.485, .456, .406) and std (.229, .224, .225), times 255.
     Raises UserError for a file that is absent or of another network.
     """
     network = cifar_network(depth)
     blocks = (depth - 2) // 6
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"cannot read the weights '{path}' ({error.strerror}); check the path") from None
-    except Exception as error:
-        raise UserError(f"'{path}' holds no weights that can be read safely ({type(error).__name__})") from None
-    stored = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(stored, dict) or not all(isinstance(k, str) for k in stored):
-        raise UserError(f"'{path}' holds no state dict; save network.state_dict() with torch.save")
-    stored = {k.removeprefix("module."): v for k, v in stored.items()}
     names = {"conv1": "stem", "bn1": "norm", "linear": "classifier", "fc": "classifier"}
     parts = {"conv1": "a", "bn1": "norm_a", "conv2": "b", "bn2": "norm_b"}
     renamed = {}
-    for key, value in stored.items():
+    for key, value in read_weights(path).items():
         words = key.split(".")
         if words[0] in names:
             renamed[".".join([names[words[0]], *words[1:]])] = value

@@ -16,6 +16,7 @@ from archscout.distill import cifar_network, resnet_cifar
 from archscout.errors import UserError, unknown
 from archscout.fit import Recipe
 from archscout.space import Arch, SearchSpace, Shape
+from archscout.weights import read_weights
 
 CIFAR = {f"cifar_resnet{depth}": depth for depth in (20, 32, 44, 56, 110)}
 NAMES = (
@@ -89,28 +90,6 @@ def parse_files(given: Any) -> dict[str, str]:
             raise UserError(f"there are no weights at '{path}'; check the path of {name}")
         found[name] = str(place.resolve())
     return found
-
-
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or of a torch state dict, alone or under "state_dict", without "module.".
-
-    Nothing in the file is executed. Raises UserError where there are none.
-    """
-    try:
-        if str(path).endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"cannot read the weights '{path}' ({error.strerror or error}); check the path") from None
-    except Exception as error:
-        raise UserError(f"'{path}' holds no weights that can be read safely ({type(error).__name__})") from None
-    content = content.get("state_dict", content) if isinstance(content, dict) else {}
-    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"'{path}' holds no weights: wanted a state dict, names with tensors")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
 def bare(name: str, classes: int) -> nn.Module:

@@ -60,7 +60,7 @@ def test_refuses_what_cannot_be(bad: dict) -> None:
 
 
 def test_files_that_are_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="check the path"):
+    with pytest.raises(UserError, match="there are no weights"):
         resnet_cifar(tmp_path / "absent.th", 20)
     (tmp_path / "text.th").write_text("no")
     with pytest.raises(UserError, match="safely"):

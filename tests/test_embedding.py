@@ -337,9 +337,9 @@ def test_weights_are_refused_with_what_to_do(tmp_path):
     (tmp_path / "text.pt").write_text("no weights")
     (tmp_path / "text.safetensors").write_text("no weights")
     for name in ("text.pt", "text.safetensors"):
-        assert "cannot be read" in refused("torchvision:resnet18", tmp_path / name)
+        assert "can be read safely" in refused("torchvision:resnet18", tmp_path / name)
     torch.save([1, 2], tmp_path / "list.pt")
-    assert "no state dict" in refused("torchvision:resnet18", tmp_path / "list.pt")
+    assert "holds no weights" in refused("torchvision:resnet18", tmp_path / "list.pt")
     torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "squeeze.pt")
     assert "no weights of torchvision's resnet18" in refused("torchvision:resnet18", tmp_path / "squeeze.pt")
     assert "side=224" in refused("torchvision:squeezenet1_1", tmp_path / "squeeze.pt", side=8)

@@ -149,6 +149,7 @@ def test_it_starts_where_it_is_told_to() -> None:
     controller = Reinforce(space(3, 3), seed=0, goal=SCORES, start=good)
     shares = [controller.policy.probabilities(decision, ()) for decision in range(3)]
     assert np.stack(shares) == pytest.approx(np.array([[4, 1, 1], [1, 3, 2], [2, 1, 3]]) / 6)
+    assert controller.ask(3) == good
 
 
 def test_arguments_are_checked() -> None:

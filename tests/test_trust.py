@@ -212,8 +212,9 @@ def test_pickles_are_never_loaded(foreign: Path, tmp_path: Path) -> None:
     from archscout.checkpoint import read_checkpoint
     from archscout.deploy import load_weights
     from archscout.distill import resnet_cifar
-    from archscout.selection.embedding import _kept, _tensors
+    from archscout.selection.embedding import _kept
     from archscout.spaces import SPACES
+    from archscout.weights import read_weights
 
     bomb = tmp_path / "bomb"
     mark = Marker(tmp_path / "exploded")
@@ -228,8 +229,8 @@ def test_pickles_are_never_loaded(foreign: Path, tmp_path: Path) -> None:
             lambda: load_weights(model, tmp_path / "weights.safetensors"),
             lambda: read_checkpoint(tmp_path / "weights.pt", {}),
             lambda: resnet_cifar(tmp_path / "weights.pt", 20),
-            lambda: _tensors(tmp_path / "weights.pt"),
-            lambda: _tensors(tmp_path / "weights.safetensors"),
+            lambda: read_weights(tmp_path / "weights.pt"),
+            lambda: read_weights(tmp_path / "weights.safetensors"),
         ):
             with pytest.raises(UserError):
                 work()

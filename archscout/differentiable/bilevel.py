@@ -45,7 +45,7 @@ class Settings:
     flip, shift:   augmentation of the weight images, see augment.augment.
     report:        epochs between two entries of the history.
     precision:     "32-true", or "bf16-mixed": the supernet computes in bfloat16 where that is safe (torch.autocast);
-                   for GPUs, on a CPU it takes six times as long.
+                   it takes many times as long on processors without bfloat16.
     """
 
     epochs: float = 50.0

@@ -24,6 +24,7 @@ from archscout.errors import UserError, unknown
 from archscout.naming import find, word
 from archscout.seeds import number_of
 from archscout.selection.selector import Labelled
+from archscout.weights import read_weights
 
 VERSION = 2  # of the kinds below: raise it whenever one gives other numbers, so that cached ones are not taken
 SIDES = (16, 32)  # least and most pixels of the longer side that the encoder sees, see default_side
@@ -417,31 +418,13 @@ def pretrained_network(name: str, weights: str | Path | None) -> nn.Module:
         network = torchvision.models.get_model(name, weights=None)
     last = [place for place, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
     network.set_submodule(last, nn.Identity())
-    state = {place: value for place, value in _tensors(Path(weights)).items() if not place.startswith(f"{last}.")}
+    state = {place: value for place, value in read_weights(weights).items() if not place.startswith(f"{last}.")}
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         why = " ".join(str(error).split())[:300]
         raise UserError(f"'{weights}' holds no weights of torchvision's {name} ({why}); name another file") from None
     return network.eval().to(memory_format=torch.channels_last)
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a file; code in it is never run."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"there are no weights at '{path}'; give the path of a state dict") from None
-    except Exception as error:  # safetensors, zip and pickle each have their own
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"'{path}' cannot be read as a state dict ({why}); save one with torch.save") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"'{path}' holds no state dict; save network.state_dict() with torch.save")
-    return state
 
 
 def _reader(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -21,8 +21,9 @@ class Evolution:
     population: members kept; until there are so many, proposals are random. tournament: members drawn (without
     replacement) for each child; the best by rank within the population is the parent. A child is the parent with one
     decision changed; one that was proposed before is changed once more, up to `retries` times, so that a small space
-    is walked and not proposed again and again. Only feasible proposals with a score enter the population. Costs
-    of the goal are not looked at: limits are kept by what enters.
+    is walked and not proposed again and again. start: the first proposals, instead of random ones.
+    Only feasible proposals with a score enter the population. Costs of the goal are not looked at: limits are kept by
+    what enters.
 
     Fitness is the rank of `archscout.aggregate.rank_pool` within the population, so several proxies count alike.
 
@@ -39,6 +40,7 @@ class Evolution:
         population: int = 50,
         tournament: int = 10,
         retries: int = 10,
+        start: Iterable[Arch] = (),
     ) -> None:
         if not 1 <= tournament <= population:
             raise UserError(f"evolution wants 1 <= tournament <= population, got {tournament} and {population}")
@@ -47,6 +49,7 @@ class Evolution:
         self.population, self.tournament, self.retries = population, tournament, retries
         self._rng = np.random.default_rng(seed)
         self._open = Open()
+        self._start = deque(start)
         self._members: deque[tuple[Arch, dict[str, float]]] = deque(maxlen=population)
         self._ranks: np.ndarray | None = None  # of the members; None after a change
         self._seen: set[Arch] = set()
@@ -66,7 +69,7 @@ class Evolution:
 
     def _propose(self) -> Arch:
         if len(self._members) < self.population:
-            child = self.space.sample(self._rng)
+            child = self._start.popleft() if self._start else self.space.sample(self._rng)
             for _ in range(self.retries):
                 if child not in self._seen:
                     break

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,11 +21,11 @@ class NSGA2:
     objectives nearly nothing dominates anything and it comes close to random search. Costs one non-dominated sorting
     of the population per ask (some milliseconds for a hundred members), so ask for generations, not for one.
 
-    population: members kept. Proposals are random until so many outcomes were told. Then each child has two parents
-    won by tournaments of two (smaller violation, then better front, then more room on the front); with probability
-    `crossover` each decision comes from either parent, else all from the first; each decision is redrawn with
-    probability one over the number of decisions. A child that was proposed before is mutated, up to `retries` times.
-    Infeasible members stand behind all feasible ones, by violation. Failed proposals are dropped.
+    population: members kept. Proposals are random, or those of `start`, until so many outcomes were told. Then each
+    child has two parents won by tournaments of two (smaller violation, then better front, then more room on the front);
+    with probability `crossover` each decision comes from either parent, else all from the first; each decision is
+    redrawn with probability one over the number of decisions. A child that was proposed before is mutated, up to
+    `retries` times. Infeasible members stand behind all feasible ones, by violation. Failed proposals are dropped.
 
     Sorting, crowding distance and survival are pymoo's. Source: Deb, Pratap, Agarwal and Meyarivan 2002, "A fast and
     elitist multiobjective genetic algorithm: NSGA-II", doi 10.1109/4235.996017.
@@ -39,6 +40,7 @@ class NSGA2:
         population: int = 50,
         crossover: float = 0.9,
         retries: int = 10,
+        start: Iterable[Arch] = (),
     ) -> None:
         if population < 2:
             raise UserError(f"nsga2 wants a population of at least 2, got {population}")
@@ -49,6 +51,7 @@ class NSGA2:
         self.population, self.crossover, self.retries = population, crossover, retries
         self._rng = np.random.default_rng(seed)
         self._open = Open()
+        self._start = deque(start)
         self._members: Any = None  # a pymoo Population: X architecture, F objectives (smaller is better), G violation
         self._told: list[tuple[Arch, list[float], float]] = []  # since the last ask
         self._places: list[int] = []  # of the members in a tournament; smaller wins
@@ -100,7 +103,7 @@ class NSGA2:
 
     def _propose(self) -> Arch:
         if self._members is None or len(self._members) < self.population:
-            child = self.space.sample(self._rng)
+            child = self._start.popleft() if self._start else self.space.sample(self._rng)
             for _ in range(self.retries):
                 if child not in self._seen:
                     break

@@ -71,7 +71,10 @@ class Prune:
         """Keeps the outcomes; the next ask prunes by them."""
         self._open.tell(archs, values)
         for value in values:
-            self._told.append(self._drawn.popleft())
+            draw = self._drawn.popleft()
+            if value.get("skipped"):
+                continue
+            self._told.append(draw)
             kept = {name: value.get(name) for name in (*self.goal.scores, "violation")}
             self._outcomes.append({name: number for name, number in kept.items() if number is not None})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -89,7 +89,8 @@ class Reinforce:
 
     lr: of Adam.  entropy: weight of the bonus that keeps the policy from settling early.  decay: of the baseline.
     depends: whether a decision may depend on those before it (see Policy), as with a recurrent controller.
-    start: good architectures; the policy begins at the frequencies of their options, each option counted once more.
+    start: good architectures; they are proposed first, as if drawn, and the policy begins at the frequencies of their
+           options, each option counted once more.
 
     Sources: Williams 1992, "Simple statistical gradient-following algorithms for connectionist reinforcement learning",
     Machine Learning 8; for architectures: Zoph and Le 2017, arXiv 1611.01578; independent decisions and the baseline:
@@ -108,7 +109,7 @@ class Reinforce:
         depends: bool = False,
         memory: int = 100,
         retries: int = 10,
-        start: Sequence[Arch] = (),
+        start: Iterable[Arch] = (),
     ) -> None:
         if not (lr > 0 and entropy >= 0 and 0 <= decay < 1 and memory >= 1):
             raise UserError(
@@ -120,9 +121,10 @@ class Reinforce:
         self._rng = np.random.default_rng(seed)
         self._open = Open()
         self.policy = Policy([len(options) for options in space.choices.values()], depends)
-        if len(start):
+        self._start = deque(start)
+        if self._start:
             counts = self.policy.there.astype(float)
-            np.add.at(counts, (np.arange(len(counts))[None, :], np.asarray(start)), 1.0)
+            np.add.at(counts, (np.arange(len(counts))[None, :], np.asarray(list(self._start))), 1.0)
             self.policy.bias = np.where(self.policy.there, np.log(np.where(counts > 0, counts, 1.0)), 0.0)
         self._drawn: deque[Arch] = deque()  # the draws whose canonical forms are asked and not yet told
         self._past: deque[Mapping[str, float]] = deque(maxlen=memory)
@@ -145,7 +147,7 @@ class Reinforce:
 
     def _propose(self) -> Arch:
         for _ in range(self.retries + 1):
-            draw = self.policy.draw(self._rng)
+            draw = self._start.popleft() if self._start else self.policy.draw(self._rng)
             arch = self.space.canonical(draw)
             if arch not in self._seen:
                 break

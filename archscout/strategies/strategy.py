@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from archscout.space import Arch
@@ -19,10 +19,12 @@ class Goal:
 
     scores: proxy -> whether larger ("max") or smaller ("min") values are better.
     costs:  names of the costs that are to be small as well; only strategies with several objectives use them.
+    proxies:  zero-shot scores that are told beside, where the scores are accuracies; only a predictor reads them.
     """
 
     scores: Mapping[str, Direction]
     costs: tuple[str, ...] = ()
+    proxies: Mapping[str, Direction] = field(default_factory=dict)
 
     def reached(self, values: Mapping[str, float]) -> bool:
         """Whether an outcome is that of a candidate: feasible, with a finite score; some may be missing."""

@@ -1,0 +1,255 @@
+"""Search by accuracy: what a strategy proposes trains shortly, and the strategy hears how accurate it became."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from archscout.aggregate import rank_pool
+from archscout.propose import Costing, trial_key
+from archscout.space import Arch, SearchSpace
+from archscout.strategies.strategy import Goal
+
+log = logging.getLogger("archscout")
+
+TOGETHER = 4  # trainings before the strategy hears of them; fixed, so that results never depend on the workers
+CHILDREN = 4  # proposals of which the best by the aggregate trains
+IDLE = 300  # proposals in a row that bring nothing new to train, after which a search ends
+START = 16  # candidates of the zero-shot ranking that train first
+RELATED = 1 / 3  # of the decisions may differ where weights are inherited
+
+
+class Log(Protocol):
+    """The log of a run; see run.Run."""
+
+    folder: Any
+
+    def __contains__(self, key: object) -> bool: ...
+
+    def recall(self, key: str) -> Any: ...
+
+    def record(self, key: str, value: Any, seconds: float = 0.0) -> Any: ...
+
+    def write(self, name: str, content: bytes) -> Any: ...
+
+
+@dataclass
+class Search:
+    """The search by accuracy over one space, with everything it has met so far; call it once.
+
+    It asks a strategy for proposals, one after another. Those beyond the limits are told as such. Of each `children`
+    that may train and have not yet, the best by the aggregate of their scores trains, and the others are told as
+    `skipped`; what the strategy was given to start with trains unfiltered. After TOGETHER trainings the strategy is
+    told all outcomes, in the order of asking.
+
+    run:         the log. A training is the event short/SPACE/ARCH, a zero-shot score trial/SPACE/ARCH as always, so a
+                 resumed search computes nothing twice and ends alike.
+    score:       scores architectures, outcomes in order; value {"scores", "failures"}.
+    train:       trains items {"arch", "state"}, outcomes in order; value with "validation", and "state" as bytes.
+    scores:      architecture -> its scores, of all that were scored before; grows.
+    start:       what the strategy was given to start with.
+    inherit:     whether a network begins with the weights of the nearest trained one, by name and shape.
+    make:        architecture -> its freshly initialised network, for `inherit`.
+    """
+
+    run: Log
+    costing: Costing
+    strategy: Any
+    directions: Mapping[str, str]
+    score: Callable[[Sequence[Arch]], Iterable[Any]]
+    train: Callable[[Sequence[dict[str, Any]]], Iterable[Any]]
+    scores: dict[Arch, dict[str, float]] = field(default_factory=dict)
+    start: Sequence[Arch] = ()
+    children: int = CHILDREN
+    together: int = TOGETHER
+    inherit: bool = False
+    make: Callable[[Arch], torch.nn.Module] | None = None
+    trained: dict[Arch, dict[str, Any]] = field(default_factory=dict)  # in the order of training
+
+    def __call__(
+        self,
+        trainings: int,
+        *,
+        out_of_time: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[int, str], None] = lambda n, best: None,
+    ) -> dict[Arch, dict[str, Any]]:
+        """Trains up to so many networks; architecture -> its record, in the order of training.
+
+        A record: arch (text), costs, validation (None if it failed), failure, epochs, seconds, heir_of (text or None)
+        and what else `train` told. Ends sooner where nothing new is proposed. `out_of_time` is asked before each
+        TOGETHER; a stop by it is an event.
+        """
+        run, idle = self.run, 0
+        while len(self.trained) < trainings and idle < IDLE:
+            stop = f"short-stop/{len(self.trained)}"
+            begun = f"short-begin/{len(self.trained)}"
+            if run.recall(stop) or (self.trained and begun not in run and out_of_time()):
+                if stop not in run:
+                    run.record(stop, True)
+                break
+            if begun not in run:
+                run.record(begun, True)
+            asked, chosen = self._choose(min(self.together, trainings - len(self.trained)))
+            idle = 0 if chosen else idle + len(asked)
+            self._train(chosen, on_progress)
+            self.strategy.tell(asked, [self._told(arch) for arch in asked])
+        return self.trained
+
+    def ranked(self) -> list[Arch]:
+        """The trained architectures that did not fail, the most accurate first; ties by fewer parameters."""
+        fine = [arch for arch, record in self.trained.items() if record["validation"] is not None]
+        return sorted(fine, key=lambda arch: (-self.trained[arch]["validation"], self.costing(arch).get("params", 0.0)))
+
+    def _choose(self, wanted: int) -> tuple[list[Arch], list[Arch]]:
+        """The proposals asked, and those of them that are to train, at most `wanted`."""
+        asked: list[Arch] = []
+        chosen: list[Arch] = []
+        group: list[Arch] = []
+        first = set(self.start)
+        while len(chosen) < wanted and len(asked) < IDLE:
+            (arch,) = self.strategy.ask(1)
+            arch = self.costing.space.canonical(arch)
+            asked.append(arch)
+            if arch in self.trained or arch in chosen or arch in group or self.costing(arch)["violation"] > 0:
+                continue
+            if arch in first or self.children == 1:
+                chosen.append(arch)
+                continue
+            group.append(arch)
+            if len(group) == self.children:
+                chosen.append(self._best(group))
+                group = []
+        if group and not chosen:  # nothing more comes: the best of what there is
+            chosen.append(self._best(group))
+        return asked, chosen
+
+    def _best(self, group: Sequence[Arch]) -> Arch:
+        """The best of some proposals by the aggregate in the pool of all that was scored, or as the strategy says."""
+        run, space = self.run, self.costing.space
+        missing = []
+        for arch in group:
+            if arch in self.scores:
+                continue
+            logged = run.recall(trial_key(space, arch))
+            if logged is None:
+                missing.append(arch)
+            else:
+                self.scores[arch] = logged.get("scores", {})
+        for arch, outcome in zip(missing, self.score(missing) if missing else (), strict=True):
+            answer = outcome.value if outcome.failure is None else {"failures": {"network": outcome.failure}}
+            logged = run.record(
+                trial_key(space, arch),
+                {
+                    "arch": space.format(arch), "costs": self.costing(arch), "scores": {}, "failures": {}, **answer,
+                    "seconds": outcome.seconds,
+                },
+            )  # fmt: skip
+            self.scores[arch] = logged["scores"]
+        if best_of := getattr(self.strategy, "best_of", None):
+            return best_of({arch: self.scores[arch] for arch in group})
+        pool = list(self.scores)
+        ranks = dict(zip(pool, rank_pool(list(self.scores.values()), self.directions).tolist(), strict=True))
+        return min(group, key=ranks.__getitem__)
+
+    def _train(self, chosen: Sequence[Arch], on_progress: Callable[[int, str], None]) -> None:
+        run, space = self.run, self.costing.space
+        keys = {arch: f"short/{space.name}/{space.format(arch)}" for arch in chosen}
+        items: list[dict[str, Any]] = []
+        heirs: dict[Arch, str | None] = {}
+        for arch in chosen:
+            if keys[arch] in run:
+                continue
+            heir, state = self._heritage(arch)
+            heirs[arch] = None if heir is None else space.format(heir)
+            items.append({"arch": arch, "state": state})
+        for item, outcome in zip(items, self.train(items) if items else (), strict=True):
+            arch = item["arch"]
+            answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
+            state = answer.pop("state", None)
+            if self.inherit and state is not None:
+                run.write(f"checkpoints/{weights_name(space, arch)}", state)
+            about = {"arch": space.format(arch), "costs": self.costing(arch), "heir_of": heirs[arch]}
+            run.record(keys[arch], {**about, "validation": None, "failure": None, **answer}, outcome.seconds)
+            best = max((r["validation"] or 0.0 for r in self.trained.values()), default=0.0)
+            on_progress(1, f"{max(best, answer.get('validation') or 0.0):.3f}")
+        for arch in chosen:
+            self.trained[arch] = run.recall(keys[arch])
+
+    def _heritage(self, arch: Arch) -> tuple[Arch | None, bytes | None]:
+        """From which trained architecture weights are taken, and the state to begin with; None for a fresh start."""
+        if not self.inherit or self.make is None:
+            return None, None
+        near = nearest(arch, [one for one, record in self.trained.items() if record["validation"] is not None])
+        stored = None if near is None else self.run.folder / "checkpoints" / weights_name(self.costing.space, near)
+        if stored is None or not stored.exists():
+            return None, None
+        return near, save_tensors(inherited(self.make(arch).state_dict(), load_tensors(stored.read_bytes())))
+
+    def _told(self, arch: Arch) -> dict[str, float]:
+        """Costs, scores and accuracy of a proposal, as strategies hear of them."""
+        told = {**self.costing(arch), **self.scores.get(arch, {})}
+        if told["violation"] > 0:
+            return told
+        if arch not in self.trained:
+            return {**told, "skipped": 1.0}
+        value = self.trained[arch]["validation"]
+        return told if value is None else {**told, "validation": value}
+
+
+def population_of(trainings: int) -> int:
+    """How many members a population has that so many trainings are to improve: a quarter of them, 4 to 50."""
+    return min(max(trainings // 4, 4), 50)
+
+
+def begin(
+    make: Callable[..., Any],
+    space: SearchSpace,
+    *,
+    seed: int,
+    start: Mapping[Arch, Mapping[str, float]],
+    trainings: int,
+    proxies: Mapping[str, Any],
+    costs: tuple[str, ...] = (),
+) -> Any:
+    """A strategy whose reward is accuracy, begun at a zero-shot ranking; a strategy of your own gets what it accepts.
+
+    start: the ranked candidates and their scores, best first. Populations are as `population_of` says and begin with
+    the best; `predictor` gets all. Whatever else a strategy does with its goal is its own.
+    """
+    accepted = inspect.signature(make).parameters
+    size = population_of(trainings)
+    more: dict[str, Any] = {"population": size, "tournament": max(2, size // 4)}
+    more["start"] = start if getattr(make, "reads_scores", False) else list(start)[:size]
+    goal = Goal(scores={"validation": "max"}, costs=costs, proxies=proxies)
+    return make(space, seed=seed, goal=goal, **{name: value for name, value in more.items() if name in accepted})
+
+
+def nearest(arch: Arch, others: Sequence[Arch]) -> Arch | None:
+    """The one of `others` that differs in the fewest decisions, the last of equals; None beyond RELATED."""
+    if not others:
+        return None
+    distances = (np.array(others) != np.array(arch)).sum(1)
+    least = int(distances.min())
+    return others[int(np.flatnonzero(distances == least)[-1])] if least <= RELATED * len(arch) else None
+
+
+def inherited(fresh: Mapping[str, torch.Tensor], parent: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state of a network, taken from `parent` wherever it has a tensor of the same name and shape."""
+    return {
+        name: (parent[name] if name in parent and parent[name].shape == tensor.shape else tensor).detach().contiguous()
+        for name, tensor in fresh.items()
+    }
+
+
+def weights_name(space: SearchSpace, arch: Arch) -> str:
+    """The file name of the weights after a short training; a digest, since architecture texts are no file names."""
+    return f"short-{hashlib.sha256(f'{space.name}/{space.format(arch)}'.encode()).hexdigest()[:16]}.safetensors"
