@@ -361,7 +361,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(deploy.os, "replace", fail)
+    monkeypatch.setattr("archscout.files.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         save_weights(Net(), tmp_path / "w.safetensors")
     assert (tmp_path / "w.safetensors").read_bytes() == before

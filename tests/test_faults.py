@@ -20,6 +20,7 @@ import archscout
 from archscout import pipeline
 from archscout.errors import Stopped, UserError
 from archscout.execute import Limit, Outcome, Overdue, executor
+from archscout.fit import Recipe
 from archscout.propose import BROKEN, Costing, require_feasible
 from archscout.space import SearchSpace
 
@@ -251,7 +252,7 @@ def test_trainings_that_hang_are_given_up_with_and_without_a_budget(tmp_path: Pa
     ):
         pool = Noting()
         with Run.create(tmp_path / str(number), "") as run:
-            records = verify(run, entrants, plan, pool, recipe=None, seed=0, images=100, patient=7.0)
+            records = verify(run, entrants, plan, pool, recipe=Recipe(), seed=0, images=100, patient=7.0)
         assert pool.limits == [pytest.approx(limit)]
         with pytest.raises(UserError, match="took longer than that"):
             choose(records)
