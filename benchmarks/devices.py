@@ -1,6 +1,6 @@
 """How well the latency of a device is known from ten measurements and from other devices.
 
-    python benchmarks/devices.py --data FOLDER [--draws 10] [--quick]
+    python benchmarks/devices.py --data FOLDER [--draws 10] [--part tables|fronts|repeats|limits] [--quick]
 
 FOLDER holds nas/nb201_help_latency.parquet, nas/nb201_accuracy.parquet and nas/help_fbnet_latency.parquet: published
 latencies of networks of two spaces on eleven devices, the GPUs at three batch sizes. One group of devices is left out
@@ -17,6 +17,9 @@ within_10_of_ceiling               the same for phones and processors, over the 
 coverage_90                        share of published latencies inside the 90 % interval, in percent, both spaces.
 
 Beside them: multiply-adds as a prediction, few_shot without sources, and ten random networks instead of chosen ones.
+Three figures are not of these tables: `hypervolume_50` (trade_offs.py), `repeat_difference` and `limits_met`
+(repeats.py, which must run alone). --part makes one part anew and leaves the figures of the others.
+
 The form of the predictor was chosen on other draws of five of the devices (1080ti, titanxp, gold_6240, pixel3,
 samsung_a50); `rank_corr_10_unseen` and `rank_corr_10_fbnet_unseen` are of the six others alone.
 """
@@ -34,7 +37,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import repeats
 import results_file
+import trade_offs
 
 from archscout.costs import COSTS
 from archscout.costs.trace import trace
@@ -51,6 +56,7 @@ GROUPS = {
     "processor": ("gold_6240", "silver_4114", "silver_4210r"),
 }
 TUNED = ("1080ti", "titanxp", "gold_6240", "pixel3", "samsung_a50")
+PARTS = ("tables", "fronts", "repeats", "limits")
 KNOWN, MEASURED, CANDIDATES, ASKED = 900, 10, 2500, 1500
 
 
@@ -202,37 +208,115 @@ def figures(rows: dict[str, list[dict[str, Any]]], ceilings: dict[str, float]) -
     return found
 
 
+def fronts(data: Path, seeds: int) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
+    """The figure of trade_offs.py and its rows, one per search."""
+    space, archs, columns = tables(data)["nasbench201"]
+    known = np.random.default_rng(0).permutation(len(archs))[:KNOWN]
+    sources = {name: {archs[i]: float(values[i]) for i in known if values[i] > 0} for name, values in columns.items()}
+    cells = trade_offs.cells_of(data, HERE / "results" / "ranking_scores.parquet", space, sources)
+    rows = [trade_offs.search(cells, seed) for seed in range(seeds)]
+    unit = "hypervolume over that of all cells; a sample is a search"
+    made = [
+        results_file.figure(
+            "hypervolume_50", [row["found"] for row in rows], unit, reach=0.97,
+            known="200 random networks with true accuracies .84, by rows of the table",
+        )
+    ]  # fmt: skip
+    made += [
+        results_file.figure(f"hypervolume_{name}", [row[name] for row in rows], unit)
+        for name in ("unasked", "random_50", "random_200_true")
+    ]
+    return made, rows
+
+
+def repeated(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    differences = [100 * abs(row["second"]["median"] / row["first"]["median"] - 1) for row in rows]
+    wide = [100 * (row["first"]["high"] - row["first"]["low"]) / row["first"]["median"] / 2 for row in rows]
+    return [
+        results_file.figure(
+            "repeat_difference", differences, "% between medians; a sample is a network", reach=5.0,
+            largest=max(differences), within_5_or_interval=float(np.mean([repeats.agree(row) for row in rows])),
+            half_width=float(np.mean(wide)),
+        )
+    ]  # fmt: skip
+
+
+def met(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How many of a hundred accepted limits hold, with the exact interval of a share."""
+    from scipy.stats import binomtest
+
+    held = [row["again"]["median"] <= row["limit"] for row in rows if "again" in row]
+    if not held:
+        return []
+    low, high = binomtest(sum(held), len(held)).proportion_ci(0.95)
+    over = [row["again"]["median"] / row["limit"] for row in rows if "again" in row]
+    return [
+        {
+            "name": "limits_met", "value": 100 * float(np.mean(held)), "unit": "of 100 searches", "low": 100 * low,
+            "high": 100 * high, "n": len(held), "known": "asked 25 ms, predicted 72, measured 265", "reach": 99.0,
+            "refused": sum("refused" in row for row in rows), "largest_over_limit": max(over),
+            "median_over_limit": float(np.median(over)), "interval": "Clopper and Pearson",
+        }
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("ARCHSCOUT_DATA"), help="folder of real data")
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this part (default: all)")
+    parser.add_argument("--searches", type=int, default=100, help="of limits_met; done ones are kept")
     parser.add_argument("--quick", action="store_true", help="made-up devices, one draw; a test of the script")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "devices.json")
     args = parser.parse_args()
     if args.quick:
         global KNOWN, CANDIDATES, ASKED
         KNOWN, CANDIDATES, ASKED = 60, 60, 60
-        found, args.draws = made_up(), 1
+        args.draws, args.part = 1, args.part or ["tables", "repeats"]
     elif not args.data or not (args.data / "nas" / "help_fbnet_latency.parquet").exists():
         raise SystemExit("the tables are absent: give --data FOLDER, which holds nas/")
-    else:
-        found = tables(args.data)
-    rows, ceilings = {}, {}
+    kept = json.loads(args.out.read_text()) if args.out.exists() else {}
+    made, rows = {}, dict(kept.get("rows", {}))
+    for part in args.part or PARTS:
+        if part == "tables":
+            made[part], found = of_tables(made_up() if args.quick else tables(args.data), args.draws)
+            rows |= found
+        elif part == "fronts":
+            made[part], rows[part] = fronts(args.data, 20)
+        elif part == "repeats":
+            rows[part] = repeats.repeats(*((1, 0.2) if args.quick else ()))
+            made[part] = repeated(rows[part])
+        else:
+            rows[part] = repeats.limits(args.searches, args.out.with_name("devices_limits.jsonl"))
+            made[part] = met(rows[part])
+        known = {figure["name"]: part for part, some in made.items() for figure in some}
+        others = [figure for figure in kept.get("figures", []) if figure["name"] not in known]
+        results_file.write(
+            args.out, [*others, *(figure for some in made.values() for figure in some)],
+            command="python benchmarks/devices.py --data FOLDER",
+            settings={
+                "known": KNOWN, "measured": MEASURED, "candidates": CANDIDATES, "asked": ASKED, "draws": args.draws,
+            },
+            rows=rows,
+        )  # fmt: skip
+
+
+def of_tables(
+    found: dict[str, tuple[SearchSpace, list[Arch], dict[str, np.ndarray]]], draws: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The figures of the published tables, and their rows by space."""
+    rows: dict[str, Any] = {}
+    ceilings: dict[str, float] = {}
     for name, (space, archs, columns) in found.items():
+        macs = None
         if name == "nasbench201":
             canonical = sorted({space.canonical(arch) for arch in archs})
             macs = {arch: float(COSTS["macs"].compute(trace(space.build(arch), SHAPE), None)) for arch in canonical}
             ceilings = {
                 device_of(c)[1]: ceiling(space, archs, v) for c, v in columns.items() if device_of(c)[0] != "gpu"
             }
-        else:
-            macs = None
-        rows[name] = judged(space, archs, columns, args.draws, macs)
-    results_file.write(
-        args.out, figures(rows, ceilings), command="python benchmarks/devices.py --data FOLDER",
-        settings={"known": KNOWN, "measured": MEASURED, "candidates": CANDIDATES, "asked": ASKED, "draws": args.draws},
-        rows=rows,
-    )  # fmt: skip
+        rows[name] = judged(space, archs, columns, draws, macs)
+    return figures(rows, ceilings), rows
 
 
 def made_up() -> dict[str, tuple[SearchSpace, list[Arch], dict[str, np.ndarray]]]:
