@@ -4,8 +4,8 @@ repeat_difference   24 architectures of three spaces are measured as `archscout 
                     when all are done, all are measured again by another process. A sample is
                     |second / first - 1| of the two medians, in percent. `within_5_or_interval`: the share whose medians
                     differ by at most 5 % or whose stated 95 % intervals overlap.
-limits_met          100 searches under a limit on latency: the whole main job on the digits, with few candidates and a
-                    moment of training, since only the choice matters. The limit lies between the tenth and the ninetieth
+limits_met          100 searches under a limit on latency: the whole main job on the digits, few candidates and only a
+                    moment of training, since the choice is what matters. The limit lies between the 10th and the 90th
                     percentile of the latencies of 12 random networks. The winner is then built and measured anew for
                     2 s by another process; the limit is met if the median is not above it.
 
