@@ -65,7 +65,10 @@ class Costing:
         for arch, costs in self.known.items():
             over = BROKEN if arch in self.failures else violation(self.upper(costs), limits)
             known[arch] = {**costs, "violation": over}
-        return Costing(self.space, limits, self.profile, known, dict(self.failures), self.patience)
+        made = Costing(self.space, limits, self.profile, known, dict(self.failures), self.patience)
+        if "few_shot" in self.__dict__:  # fitting it takes seconds
+            made.__dict__["few_shot"] = self.few_shot
+        return made
 
     def upper(self, costs: Mapping[str, float]) -> Mapping[str, float]:
         """The costs as they are held against limits: those that are predicted at the safe end of their interval."""

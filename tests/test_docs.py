@@ -57,18 +57,60 @@ def test_the_commands_of_the_page_on_your_device_run(tmp_path: Path) -> None:
     (tmp_path / "phone.csv").write_text(re.findall(r"```csv\n(.*?)```", page, flags=re.S)[0])
     commands = re.findall(r"^    ((?:archscout|cd) .*)$", page, flags=re.M)
     assert len(commands) >= 11
-    environment = {**os.environ, "ARCHSCOUT_CONFIG": str(tmp_path / "config")}
     for command in commands:
-        line = re.sub(r"--seconds \d+", "--seconds 0.05", command)
-        line = re.sub(r"\barchscout (?=\w)", f"{shlex.quote(sys.executable)} -m archscout ", line, count=1)
-        line = line.replace("&& python ", f"&& {shlex.quote(sys.executable)} ")
-        done = subprocess.run(
-            line, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400
-        )
-        assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
+        run_command(re.sub(r"--seconds \d+", "--seconds 0.05", command), tmp_path)
     assert "Measured on pi4" in (tmp_path / "runs" / "pi4" / "report.html").read_text()
     assert (tmp_path / "profile.html").exists()
     assert (tmp_path / "runs" / "pi4" / "model.int8.onnx").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_page_to_start_with_runs(tmp_path: Path) -> None:
+    """Its commands and blocks in their order, in one folder, but the installation."""
+    page = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^    (archscout [^\n]*)$|^```python\n(.*?)^```", page, flags=re.M | re.S)
+    assert sum(bool(command) for command, _ in steps) >= 5
+    assert sum(bool(block) for _, block in steps) == 2
+    for command, block in steps:
+        if command:
+            run_command(command, tmp_path)
+        else:
+            done = subprocess.run(
+                [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=200
+            )
+            assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "runs" / "first" / "model.int8.onnx").exists()
+
+
+@pytest.mark.slow
+def test_the_page_on_choosing_names_what_there_is(tmp_path: Path) -> None:
+    from archscout.selection import SELECTORS
+    from archscout.spaces import SPACES
+    from archscout.strategies import STRATEGIES
+
+    page = (ROOT / "docs" / "how-to-choose.md").read_text(encoding="utf-8")
+    spaces, strategies, selectors = (
+        set(re.findall(r"`([a-z]\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", part, flags=re.M))))
+        for part in re.findall(r"^## Which (?:space|strategy|images).*?(?=^## )", page, flags=re.M | re.S)
+    )
+    assert spaces == set(SPACES)
+    assert strategies <= {*STRATEGIES, "darts", "pdarts", "tas"}
+    assert {*STRATEGIES} <= strategies
+    assert selectors <= set(SELECTORS)
+    (tmp_path / "archs.txt").write_text(re.findall(r"```text\n(.*?)```", page, flags=re.S)[0])
+    (command,) = re.findall(r"^    (archscout .*)$", page, flags=re.M)
+    run_command(command, tmp_path)
+    assert len((tmp_path / "ranks.csv").read_text().splitlines()) == 5
+
+
+def run_command(command: str, folder: Path) -> None:
+    """A command of a page, in that folder."""
+    line = re.sub(r"\barchscout (?=\w)", f"{shlex.quote(sys.executable)} -m archscout ", command, count=1)
+    line = line.replace("&& python ", f"&& {shlex.quote(sys.executable)} ")
+    environment = {**os.environ, "ARCHSCOUT_CONFIG": str(folder / "config")}
+    done = subprocess.run(line, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, f"{command}\n{done.stderr[-2000:]}"
 
 
 def test_every_verb_is_in_the_readme_and_has_help() -> None:
