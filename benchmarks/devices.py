@@ -1,6 +1,6 @@
 """How well the latency of a device is known from ten measurements and from other devices.
 
-    python benchmarks/devices.py --data FOLDER [--draws 10] [--part tables|fronts|repeats|limits] [--quick]
+    python benchmarks/devices.py --data FOLDER [--draws 10] [--part NAME] [--quick]
 
 FOLDER holds nas/nb201_help_latency.parquet, nas/nb201_accuracy.parquet and nas/help_fbnet_latency.parquet: published
 latencies of networks of two spaces on eleven devices, the GPUs at three batch sizes. One group of devices is left out
@@ -16,9 +16,13 @@ within_10_of_ceiling               the same for phones and processors, over the 
                                    same whose published latencies are within 10 % of each other, in percent; cells only.
 coverage_90                        share of published latencies inside the 90 % interval, in percent, both spaces.
 
+rank_corr_3500, rank_corr_3500_fbnet   what an additive model reaches from 3,500 measurements of the device itself, in
+                                   the same tables: about the most that their noise leaves.
+
 Beside them: multiply-adds as a prediction, few_shot without sources, and ten random networks instead of chosen ones.
 Three figures are not of these tables: `hypervolume_50` (trade_offs.py), `repeat_difference` and `limits_met`
-(repeats.py, which must run alone). --part makes one part anew and leaves the figures of the others.
+(repeats.py, which must run alone). --part tables|ceiling|fronts|repeats|limits makes one part anew and leaves the
+figures of the others.
 
 The form of the predictor was chosen on other draws of five of the devices (1080ti, titanxp, gold_6240, pixel3,
 samsung_a50); `rank_corr_10_unseen` and `rank_corr_10_fbnet_unseen` are of the six others alone.
@@ -56,7 +60,7 @@ GROUPS = {
     "processor": ("gold_6240", "silver_4114", "silver_4210r"),
 }
 TUNED = ("1080ti", "titanxp", "gold_6240", "pixel3", "samsung_a50")
-PARTS = ("tables", "fronts", "repeats", "limits")
+PARTS = ("tables", "ceiling", "fronts", "repeats", "limits")
 KNOWN, MEASURED, CANDIDATES, ASKED = 900, 10, 2500, 1500
 
 
@@ -208,13 +212,37 @@ def figures(rows: dict[str, list[dict[str, Any]]], ceilings: dict[str, float]) -
     return found
 
 
+def by_themselves(
+    found: dict[str, tuple[SearchSpace, list[Arch], dict[str, np.ndarray]]],
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """What a ridge regression on the options reaches for 1,500 networks from 3,500 others of the same device."""
+    from sklearn.linear_model import RidgeCV
+
+    made, rows = [], {}
+    for name, (space, archs, columns) in found.items():
+        options = np.eye(max(len(each) for each in space.choices.values()))[np.array(archs)].reshape(len(archs), -1)
+        ranks: dict[str, list[float]] = {}
+        for column, values in columns.items():
+            order = np.random.default_rng(0).permutation(np.flatnonzero(values > 0))
+            known, asked = order[:3500], order[3500:5000]
+            model = RidgeCV(np.logspace(-3, 3, 7)).fit(options[known], values[known])
+            rank = float(spearmanr(model.predict(options[asked]), values[asked]).statistic)
+            ranks.setdefault(device_of(column)[1], []).append(rank)
+        rows[name] = {device: float(np.mean(some)) for device, some in ranks.items()}
+        end = "" if name == "nasbench201" else f"_{name}"
+        made.append(
+            results_file.figure(f"rank_corr_3500{end}", list(rows[name].values()), "Spearman's rho, mean over devices")
+        )
+    return made, rows
+
+
 def fronts(data: Path, seeds: int) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
     """The figure of trade_offs.py and its rows, one per search."""
     space, archs, columns = tables(data)["nasbench201"]
     known = np.random.default_rng(0).permutation(len(archs))[:KNOWN]
     sources = {name: {archs[i]: float(values[i]) for i in known if values[i] > 0} for name, values in columns.items()}
     cells = trade_offs.cells_of(data, HERE / "results" / "ranking_scores.parquet", space, sources)
-    rows = [trade_offs.search(cells, seed) for seed in range(seeds)]
+    rows = [trade_offs.search(cells, trade_offs.FIRST_SEED + seed) for seed in range(seeds)]
     unit = "hypervolume over that of all cells; a sample is a search"
     made = [
         results_file.figure(
@@ -281,6 +309,8 @@ def main() -> None:
         if part == "tables":
             made[part], found = of_tables(made_up() if args.quick else tables(args.data), args.draws)
             rows |= found
+        elif part == "ceiling":
+            made[part], rows[part] = by_themselves(tables(args.data))
         elif part == "fronts":
             made[part], rows[part] = fronts(args.data, 20)
         elif part == "repeats":

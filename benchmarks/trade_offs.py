@@ -9,13 +9,15 @@ never reads a 200-epoch value.
 The cells asked for lie on the front of expected accuracy against predicted latency, half of them, and energy, the other
 half, evenly along it, then on the front of what is left. In the first round the order by the aggregate is all that is
 expected; afterwards it is the mean of the aggregate, fitted to the accuracies as a rising curve, and the learned
-predictor. The answers are two fronts of at most 20 of the cells that were asked for.
+predictor. The answers are two sets of 20 of the cells that were asked for: their front by
+validation accuracy and predicted cost and, since predictions err, what fills it up from the front of what is left.
 
 Rows of the table that are one canonical cell compute the same, but their published costs differ by 7 % (standard
 deviation), which no prediction can know and no user would meet again. So a cell costs the median of its rows and
 reaches their mean accuracy (`cifar10_test_200ep`), while what a search is told of a cell is of one row, drawn for each
 search. The figure is the hypervolume of an answer over that of the front of all cells, reference the median accuracy
-and the largest cost, mean of latency's and energy's. Settings were chosen with the seeds 100 to 105.
+and the largest cost, mean of latency's and energy's. Settings were chosen with the seeds 100 to 111; of the seeds 0 to
+19 the fronts alone, not filled up, gave .969 (.954 to .983), after which sets were filled up and seeds 20 to 39 taken.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ from archscout.proxies import PROXIES
 from archscout.space import Arch, SearchSpace
 
 ROUNDS = (14, 12, 12, 12)  # queries: 50
-POINTS = 20  # of a front, at most
+POINTS = 20  # of an answer
+FIRST_SEED = 20
 DIRECTIONS = {name: PROXIES[name].direction for name in INPUTS}
 
 
@@ -98,7 +101,7 @@ def search(cells: Cells, seed: int, rounds: Sequence[int] = ROUNDS) -> dict[str,
     def share(value: np.ndarray, among: np.ndarray) -> float:
         found = []
         for name, cost in costs.items():
-            rows = among[thin(front_of(value[among], cost[among]), POINTS)]
+            rows = among[front_by_front(value[among], cost[among], POINTS, [])]
             found.append(cells.share(name, [pool[i] for i in rows]))
         return float(np.mean(found))
 
