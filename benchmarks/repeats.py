@@ -80,8 +80,8 @@ def agree(row: dict[str, Any]) -> bool:
     return near or (a["low"] <= b["high"] and b["low"] <= a["high"])
 
 
-def one_search(limit: float, seed: int) -> str:
-    """The winner of a short search on the digits under a limit in ms."""
+def one_search(limit: float, seed: int) -> tuple[str, str]:
+    """Space and architecture of the winner of a short search on the digits under a limit in ms."""
     import archscout
 
     logging.disable(logging.WARNING)
@@ -90,7 +90,7 @@ def one_search(limit: float, seed: int) -> str:
             "digits", out=Path(folder) / "run", space="mobilenet", limits={"latency": f"{limit}ms"}, candidates=6,
             finalists=1, epochs=0.05, workers=0, seed=seed,
         )  # fmt: skip
-        return str(found.best["arch"])
+        return str(found.best["space"]), str(found.best["arch"])
 
 
 def limits(count: int, path: Path, seconds: float = 2.0) -> list[dict[str, Any]]:
@@ -105,11 +105,11 @@ def limits(count: int, path: Path, seconds: float = 2.0) -> list[dict[str, Any]]
             limit = float(np.exp(np.random.default_rng([seed, 2]).uniform(np.log(low), np.log(high))))
             row: dict[str, Any] = {"seed": seed, "limit": limit}
             try:
-                row["arch"] = searcher.submit(one_search, limit, seed).result()
+                row["space"], row["arch"] = searcher.submit(one_search, limit, seed).result()
             except UserError as error:  # nothing within the limit was found, so nothing was accepted
                 row["refused"] = str(error)[:200]
             else:
-                row["again"] = other.submit(measured, [("mobilenet", row["arch"])], shape, 10, seconds).result()[0]
+                row["again"] = other.submit(measured, [(row["space"], row["arch"])], shape, 10, seconds).result()[0]
             rows.append(row)
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")

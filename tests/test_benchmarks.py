@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-NO_SCRIPTS = ("cells", "known", "readme_table", "results_file")
+NO_SCRIPTS = ("cells", "known", "readme_table", "repeats", "results_file", "trade_offs")
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NO_SCRIPTS)
 
 
