@@ -281,7 +281,8 @@ def met(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "name": "limits_met", "value": 100 * float(np.mean(held)), "low": 100 * low,
-            "unit": "% of the searches that accepted a network", "high": 100 * high, "n": len(held), "known": "asked 25 ms, predicted 72, measured 265", "reach": 99.0,
+            "unit": "% of the searches that accepted a network", "high": 100 * high,
+            "n": len(held), "known": "asked 25 ms, predicted 72, measured 265", "reach": 99.0,
             "refused": sum("refused" in row for row in rows), "largest_over_limit": max(over),
             "median_over_limit": float(np.median(over)), "interval": "Clopper and Pearson",
         }
