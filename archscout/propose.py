@@ -66,8 +66,7 @@ class Costing:
             over = BROKEN if arch in self.failures else violation(self.upper(costs), limits)
             known[arch] = {**costs, "violation": over}
         made = Costing(self.space, limits, self.profile, known, dict(self.failures), self.patience)
-        if "few_shot" in self.__dict__:  # fitting it takes seconds
-            made.__dict__["few_shot"] = self.few_shot
+        made.few_shot = self.few_shot  # fitted once: it takes seconds
         return made
 
     def upper(self, costs: Mapping[str, float]) -> Mapping[str, float]:

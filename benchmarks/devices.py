@@ -320,10 +320,11 @@ def main() -> None:
         else:
             rows[part] = repeats.limits(args.searches, args.out.with_name("devices_limits.jsonl"))
             made[part] = met(rows[part])
-        known = {figure["name"]: part for part, some in made.items() for figure in some}
-        others = [figure for figure in kept.get("figures", []) if figure["name"] not in known]
+        fresh = [figure for some in made.values() for figure in some]
+        names = {figure["name"] for figure in fresh}
+        others = [figure for figure in kept.get("figures", []) if figure["name"] not in names]
         results_file.write(
-            args.out, [*others, *(figure for some in made.values() for figure in some)],
+            args.out, [*others, *fresh],
             command="python benchmarks/devices.py --data FOLDER",
             settings={
                 "known": KNOWN, "measured": MEASURED, "candidates": CANDIDATES, "asked": ASKED, "draws": args.draws,

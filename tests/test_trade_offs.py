@@ -42,7 +42,6 @@ def test_the_share_of_all_is_one_and_of_one_cell_a_rectangle(cells: trade_offs.C
     truth, paid = cells.reached, cells.paid["latency"]
     floor, most = np.median(list(truth.values())), max(paid.values())
     values, costs = np.array(list(truth.values())), np.array(list(paid.values()))
-    best = np.zeros(0)
     grid = np.linspace(costs.min(), most, 20_001)
     best = np.array([values[costs <= x].max(initial=floor) for x in grid]) - floor
     whole = float(((best[1:] + best[:-1]) / 2 * np.diff(grid)).sum())  # the area under the front, by another way
