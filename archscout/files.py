@@ -46,6 +46,15 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes, *, sync: boo
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def user_cache() -> Path:
+    """The folder of what can be made again: $ARCHSCOUT_CACHE, or archscout's in the user's cache ($XDG_CACHE_HOME)."""
+    if named := os.environ.get("ARCHSCOUT_CACHE"):
+        return Path(named).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_path("archscout"))
+
+
 def is_full(error: BaseException | None) -> bool:
     """Whether an exception comes from a full disk or quota, perhaps by way of others."""
     seen = 0

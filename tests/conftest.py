@@ -16,3 +16,9 @@ def real_data() -> Path:
         if folder and Path(folder).is_dir():
             return Path(folder)
     pytest.skip("no benchmark data: set ARCHSCOUT_DATA to the folder that holds images/ and nas/")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory) -> None:
+    """No test reads or writes the cache of the person who runs it: images and earlier speeds of the machine."""
+    os.environ["ARCHSCOUT_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -6,7 +6,8 @@ import gc
 import json
 import math
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from torch import nn
 from archscout.costs.trace import Op, Trace, trace
 from archscout.devices import latency as latency_module
 from archscout.devices import profile as profile_module
+from archscout.devices import speed as speed_module
 from archscout.devices.latency import (
     Latency,
     interval,
@@ -338,12 +340,38 @@ def test_limits_choose_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None
     space = small_space()
     monkeypatch.setattr(profile_module, "measure_training", lambda *a, **k: 1.0)
     calm = Latency(1.0, 1.0, 1.0, 1.0, 20, 0.0, "cpu", "torch", 1)
-    monkeypatch.setattr(profile_module, "measure_latency", lambda *a, **k: calm)
+    monkeypatch.setattr(profile_module, "measure_latency", lambda *a, on_begin, **k: on_begin() or calm)
     params = {space.format(a): sum(p.numel() for p in space.build(a).parameters()) for a in space}
     free = measure_profile(space, networks=6, seconds=5.0)
     bound = measure_profile(space, networks=6, seconds=5.0, limits={"params": 700, "latency": 0.001})
     assert max(params[row["arch"]] for row in free.measured) > 700
     assert max(params[row["arch"]] for row in bound.measured) <= 700
+
+
+def test_a_profile_states_the_usual_speed_of_a_machine_that_changes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every network takes 3 references, at whatever speed: predicted is 3 usual references, and the end is higher."""
+    space, paces = small_space(), iter(np.exp(np.random.default_rng(0).normal(0, 0.4, 1000)))
+    now = [1.0]
+
+    def begins(self: object) -> None:
+        now[0] = float(next(paces))
+
+    def pretend(*_: object, on_begin: Callable[[], None], **__: object) -> Latency:
+        on_begin()
+        return Latency(3 * now[0], 3 * now[0], 3 * now[0], 3 * now[0], 20, 0.0, "cpu", "torch", 1)
+
+    monkeypatch.setattr(profile_module, "measure_latency", pretend)
+    monkeypatch.setattr(profile_module, "measure_training", lambda *a, **k: 1.0)
+    monkeypatch.setattr(profile_module.Reference, "begin", begins)
+    monkeypatch.setattr(profile_module.Reference, "now", lambda self: now[0])
+    monkeypatch.setattr(profile_module.Reference, "remember", lambda self, interrupted: self.earlier.append(now[0]))
+    monkeypatch.setattr(speed_module, "recalled", lambda path: [1.0] * 500)
+    found = measure_profile(space, networks=6, seconds=5.0)
+    assert [row["latency"] for row in found.measured] == pytest.approx([3.0] * len(found.measured), rel=0.02)
+    assert found.half_width < 0.05
+    assert found.upper({"latency": 3.0})["latency"] == pytest.approx(3 * (1 + found.restless), rel=0.02)
+    assert replace(found, restless=0.5).upper({"latency": 3.0})["latency"] == pytest.approx(4.5, rel=0.02)
+    assert Profile.from_json(found.to_json()) == found
 
 
 def test_a_space_of_one_network() -> None:
@@ -371,6 +399,9 @@ def test_accuracy_on_a_quiet_device_with_the_real_law(monkeypatch: pytest.Monkey
     monkeypatch.setattr(profile_module, "measure_latency", pretend)
     monkeypatch.setattr(profile_module, "measure_training", step)
     monkeypatch.setattr(profile_module, "FREE", -1.0)
+    monkeypatch.setattr(speed_module, "recalled", lambda path: [])
+    monkeypatch.setattr(profile_module.Reference, "now", lambda self: 1.0)
+    monkeypatch.setattr(profile_module.Reference, "remember", lambda self, interrupted: self.earlier.append(1.0))
     found = measure_profile(space, networks=12, seconds=5.0, train_threads=2)
     assert found.speedup == pytest.approx(2)
     for arch in space:

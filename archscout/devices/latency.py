@@ -48,6 +48,8 @@ class Latency:
     batch:       images in an inference; the times are those of all of them together.
     slowdown:    median of the last quarter of the repeats over that of the first, minus 1. Well above zero the machine
                  grew hot or busy under way.
+    usual:       the median brought to the usual speed of the machine, by a reference network timed among the repeats
+                 (see `speed`): compare networks measured at different times by it. None where no reference ran.
     """
 
     median: float
@@ -62,6 +64,7 @@ class Latency:
     interrupted: float = 0.0
     batch: int = 1
     slowdown: float = 0.0
+    usual: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name; `Latency(**mapping)` is the inverse."""
@@ -76,12 +79,15 @@ def measure_latency(
     threads: int = 1,
     seconds: float = 0.5,
     min_repeats: int = 20,
+    on_begin: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
 ) -> Latency:
     """The latency of a network in PyTorch: batch 1, evaluation mode, inference mode, channels-last, no compilation.
 
     Use it to check a predicted latency, or as the number to report. It takes about 1.3 x `seconds`, or `min_repeats`
     runs if those take longer (at most 5 x `seconds`, then at least 5 runs). `input_shape` is (channels, height, width).
-    A copy is measured; the model, the thread count and the random state are left as found.
+    A copy is measured; the model, the thread count and the random state are left as found. `on_begin` is called after
+    the warm-up and `after` after each run, with the thread count of the measurement.
     """
     where = checked_device(device)
     with _copied(model, where, training=False) as network, torch.inference_mode():
@@ -95,6 +101,8 @@ def measure_latency(
                 runtime="torch",
                 threads=threads,
                 wait=_waiter(where),
+                on_begin=on_begin,
+                after=after,
             )
 
 
@@ -172,6 +180,8 @@ def timed(
     runtime: str,
     threads: int,
     wait: Callable[[], None] | None = None,
+    on_begin: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
 ) -> Latency:
     """The time of calling `run`, in milliseconds: warm-up until stable, then repeats until `seconds` have passed.
 
@@ -190,6 +200,8 @@ def timed(
         warm_up=0.3 * seconds,
         wait=wait,
         on_core=threads == 1,
+        on_begin=on_begin,
+        after=after,
     )
     return summary(samples, interrupted, device=device, runtime=runtime, threads=threads)
 
@@ -202,14 +214,14 @@ def sampled(
     wait: Callable[[], None] | None = None,
     on_core: bool = False,
     on_begin: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
 ) -> tuple[list[float], int]:
     """The milliseconds of repeated calls of `run`, in order, and how many of them were interrupted; see `timed`.
 
     enough: (samples so far, seconds since the first) -> whether to stop, asked after each.  warm_up: most seconds
     before the first.  on_core: whether an interrupted call counts with its time on the core, where the system can tell.
-    on_begin: called after the warm-up.
+    on_begin: called after the warm-up.  after: called after each repeat.
     """
-    on_core = on_core and wait is None and _THREAD is not None
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -219,22 +231,30 @@ def sampled(
         on_begin()
         begin = time.perf_counter()
         while True:
-            switches = _switches() if on_core else 0
-            core = time.thread_time_ns() if on_core else 0
-            start = time.perf_counter_ns()
-            run()
-            if wait:
-                wait()
-            spent = time.perf_counter_ns() - start
-            if on_core and _switches() > switches:
-                spent = min(spent, time.thread_time_ns() - core)
-                interrupted += 1
-            samples.append(spent / 1e6)
+            spent, disturbed = once(run, wait, on_core)
+            samples.append(spent)
+            interrupted += disturbed
+            after()
             if enough(samples, time.perf_counter() - begin):
                 return samples, interrupted
     finally:
         if collecting:
             gc.enable()
+
+
+def once(run: Callable[[], object], wait: Callable[[], None] | None, on_core: bool) -> tuple[float, bool]:
+    """The milliseconds of one call, and whether it was interrupted: then they are those on the core; see `sampled`."""
+    on_core = on_core and wait is None and _THREAD is not None
+    switches = _switches() if on_core else 0
+    core = time.thread_time_ns() if on_core else 0
+    start = time.perf_counter_ns()
+    run()
+    if wait:
+        wait()
+    spent = time.perf_counter_ns() - start
+    if on_core and _switches() > switches:
+        return min(spent, time.thread_time_ns() - core) / 1e6, True
+    return spent / 1e6, False
 
 
 def summary(

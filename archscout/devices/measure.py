@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ from archscout.devices.latency import (
     sampled,
     summary,
 )
+from archscout.devices.speed import BUSY, Reference, Speed
 from archscout.errors import UserError, unknown
 from archscout.space import Shape
 
 RUNTIMES = ("torch", "compile", "onnxruntime")
-NOISY, BUSY, SLOWED = 0.1, 0.05, 0.05  # from where noise, interrupted repeats and slowing down are reported
+NOISY, SLOWED = 0.1, 0.05  # from where noise and slowing down are reported
+RESTLESS = 0.1  # from where it is reported that the machine is not at its usual speed, or changes its speed
 LEAST = 30  # repeats
 CPUS = Path("/sys/devices/system/cpu")
 
@@ -88,6 +90,10 @@ def measure_network(
     least 30 times, at most for `seconds`.  watts: the power to take where the machine has no meter; by default a stated
     one, see `energy.stated_power`. The module, the thread count and the random state are left as found.
 
+    A reference network is timed among the repeats, for a tenth of the time. What it took in earlier measurements on
+    this machine (kept in the user's cache folder, see `speed`) widens the interval of the latency, which then reaches
+    from the speeds the machine had to those it may have when measured again.
+
     Raises UserError for a device or runtime that is not here, and for a network that it cannot run.
     """
     if batch < 1 or seconds <= 0 or not 0 < precision < 1:
@@ -106,18 +112,31 @@ def measure_network(
             return False  # an interval is only looked at when the repeats have doubled
         return spread(samples) <= precision
 
-    with runner(model, input_shape, device=device, runtime=runtime, batch=batch, threads=threads) as (run, wait, name):
+    def begin() -> None:
+        reference.begin()
+        at_begin.append((meter.read() if meter else 0.0, time.perf_counter()))
+
+    where = torch.device(device)
+    reference = Reference(where, threads, device_name(where), _waiter(where))
+    with (
+        runner(model, input_shape, device=device, runtime=runtime, batch=batch, threads=threads) as (run, wait, name),
+        limited_threads(threads),
+    ):
         samples, interrupted = sampled(
             run,
             enough=enough,
             warm_up=0.3 * seconds,
             wait=wait,
             on_core=threads == 1,
-            on_begin=lambda: at_begin.append((meter.read() if meter else 0.0, time.perf_counter())),
+            on_begin=begin,
+            after=reference.tick,
         )
         joules = meter.read() - at_begin[0][0] if meter else 0.0
         passed = time.perf_counter() - at_begin[0][1]
+    speed = reference.speed()
     found = summary(samples, interrupted, device=name, runtime=runtime, threads=threads, batch=batch)
+    found = at_speeds(found, speed)
+    reference.remember(found.interrupted)
     if meter and joules > 0:
         power = joules / passed  # over all the time, also that in which other programs had the core
         energy = power * float(np.mean(samples))
@@ -132,8 +151,18 @@ def measure_network(
         power=power,
         metered=bool(meter and joules > 0),
         energy_source=source,
-        warnings=tuple(disturbances(samples, found, precision, before, Surroundings.now())),
+        warnings=tuple(disturbances(samples, found, precision, before, Surroundings.now(), speed)),
         samples=tuple(samples),
+    )
+
+
+def at_speeds(found: Latency, speed: Speed) -> Latency:
+    """A measured latency with `usual`, and with an interval that reaches to the speeds the machine is known to have."""
+    return replace(
+        found,
+        usual=found.median * speed.usual,
+        low=min(found.low, found.median * speed.fastest),
+        high=max(found.high, found.median * speed.slowest),
     )
 
 
@@ -184,9 +213,15 @@ def _numbers(folder: Path, pattern: str) -> list[float]:
 
 
 def disturbances(
-    samples: Sequence[float], found: Latency, precision: float, before: Surroundings, after: Surroundings
+    samples: Sequence[float],
+    found: Latency,
+    precision: float,
+    before: Surroundings,
+    after: Surroundings,
+    speed: Speed | None = None,
 ) -> Iterator[str]:
     """What makes a measurement doubtful, a plain sentence each."""
+    speed = speed or Speed()
     if before.throttled is not None and after.throttled is not None and after.throttled > before.throttled:
         yield f"the processor throttled {after.throttled - before.throttled} times for heat meanwhile"
     if before.clock and after.clock and after.clock < 0.9 * before.clock:
@@ -203,6 +238,17 @@ def disturbances(
     cores = os.cpu_count() or 1
     if before.load is not None and before.load > 0.7 * cores:
         yield f"the machine was busy before it began: a load of {before.load:.1f} on {cores} cores"
+    if abs(pace := 1 / speed.usual - 1) > RESTLESS:
+        usual = found.median * speed.usual
+        yield (
+            f"by a reference network the machine was {abs(pace):.0%} {'slower' if pace > 0 else 'faster'} than usual "
+            f"meanwhile: at its usual speed the latency is {usual:.3g} ms"
+        )
+    elif speed.restless > RESTLESS:
+        yield (
+            f"by a reference network in {speed.earlier} earlier measurements this machine is at times "
+            f"{speed.restless:.0%} slower than usual; the interval says so"
+        )
     if (reached := spread(samples)) > precision:
         yield f"the interval is ± {reached:.1%}, wider than the ± {precision:.1%} asked for; give it more --seconds"
 
@@ -288,6 +334,10 @@ def table(found: Mapping[str, Any]) -> list[dict[str, Any]]:
          f"{format_cost('latency', latency['high'])}"),
         ("latency p95", format_cost("latency", latency["p95"]), "95 of 100 repeats were at most this slow"),
     ]  # fmt: skip
+    if latency.get("usual"):
+        rows.append(
+            ("usual latency", format_cost("latency", latency["usual"]), "brought to the usual speed of this machine")
+        )
     if batch > 1:
         rows.append(("per image", format_cost("latency", latency["median"] / batch), f"at batch {batch}"))
     rows += [

@@ -16,7 +16,8 @@ from torch import nn
 
 from archscout.costs.trace import Op, Trace, trace
 from archscout.devices.energy import open_meter, stated_power
-from archscout.devices.latency import checked_device, device_name, measure_latency, measure_training
+from archscout.devices.latency import _waiter, checked_device, device_name, measure_latency, measure_training
+from archscout.devices.speed import Reference
 from archscout.errors import UserError
 from archscout.execute import Limit, Overdue
 from archscout.probe import reason
@@ -46,6 +47,8 @@ class Profile:
     power: mean watts of the device while a network runs, 0 where nothing is known.  power_source: what that rests on.
     energy_terms, energy_half_width: as for latency, in millijoules; empty where energies were not measured, and then
         energy is latency x power.
+    restless: how much slower than usual the device may be at another time, relative, by earlier measurements on it (see
+        `speed`); 0 where nothing is known.
     target: the name of the other device that latency and energy are of, "" where all was measured on this machine.
     few: where only a few networks of one space were measured: the space, input_shape and classes, the `samples`
         (text -> ms), `energies` (text -> mJ, empty where not measured) and what other devices measured as `sources`
@@ -73,6 +76,7 @@ class Profile:
     power_source: str = ""
     energy_terms: Mapping[str, float] = field(default_factory=dict)
     energy_half_width: float = 0.0
+    restless: float = 0.0
     target: str = ""
     few: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,7 +99,9 @@ class Profile:
         """The same costs, those that are predicted at the safe end of their interval: what limits are held against.
 
         Nine of ten networks that were measured lay within `half_width` of their prediction, and at least so many lie
-        below this end. Costs `latency_high` and `energy_high` are the ends of costs that have intervals of their own.
+        below this end; how much slower the machine may be at another time (`restless`) is added, as errors that know
+        nothing of each other add up. Costs `latency_high` and `energy_high` are the ends of costs that
+        have intervals of their own.
         """
         if "latency_high" in costs:
             most = {name.removesuffix("_high"): value for name, value in costs.items() if name.endswith("_high")}
@@ -103,8 +109,8 @@ class Profile:
                 most["power"] = costs.get("power", 0.0) * costs["energy_high"] / costs["energy"]
             return {name: most.get(name, value) for name, value in costs.items()}
         doubts = {
-            "latency": self.half_width,
-            "energy": self.energy_half_width if self.energy_terms else self.half_width,
+            "latency": math.hypot(self.half_width, self.restless),
+            "energy": math.hypot(self.energy_half_width if self.energy_terms else self.half_width, self.restless),
             "power": self.energy_half_width,
         }
         return {name: value * (1 + doubts.get(name, 0.0)) for name, value in costs.items()}
@@ -123,6 +129,7 @@ class Profile:
             power_source=other.power_source,
             energy_terms=other.energy_terms,
             energy_half_width=other.energy_half_width,
+            restless=other.restless,
             target=name,
             few=other.few,
         )
@@ -206,7 +213,8 @@ def measure_profile(
     """Measure some networks of a space on this device, and fit what predicts all others. Takes about `seconds`.
 
     Up to 200 random architectures are traced, and `networks` of them measured, from the least to the most macs. Latency
-    is timed in two separate rounds and the faster one counts, since another program can only slow a network down.
+    is timed in two separate rounds, each beside a reference network; the mean of the two ratios is brought to the usual
+    speed of the machine (see `speed`).
     Training is predicted for steps of `batch` images, and timed with fewer where that would take too long: the time per
     operation is then spread over more images than were timed. On a CPU steps are timed with one thread,
     which other programs disturb least, and divided by the speed-up that a few networks show with `train_threads`
@@ -252,7 +260,8 @@ def measure_profile(
     power, stated = stated_power(device, threads)
     joules, busy = np.zeros(count), np.zeros(count)
 
-    latencies = np.full((2, count), np.inf)
+    reference = Reference(where, threads, device_name(where), _waiter(where))
+    latencies, paces = np.full((2, count), np.nan), np.full((2, count), np.nan)
     failures: dict[int, str] = {}
     for turn in (0, 1):
         for i, (arch, _) in enumerate(chosen):
@@ -262,19 +271,23 @@ def measure_profile(
                 continue
             before, since = meter.read() if meter else 0.0, time.perf_counter()
             with _kept(failures, i, seconds):
-                latencies[turn, i] = measure_latency(
+                found = measure_latency(
                     _model(space, arch), space.input_shape, device=device, threads=threads,
-                    seconds=0.1 * seconds / count, min_repeats=5,
-                ).median  # fmt: skip
+                    seconds=0.1 * seconds / count, min_repeats=5, on_begin=reference.begin, after=reference.tick,
+                )  # fmt: skip
+                latencies[turn, i], paces[turn, i] = found.median, reference.now()
+                reference.remember(found.interrupted)
             joules[i] += meter.read() - before if meter else 0.0
             busy[i] += time.perf_counter() - since
             advance()
     good = [i for i in range(count) if i not in failures]
     if not good:
         raise UserError(f"no network of space '{space.name}' could be measured here: {next(iter(failures.values()))}")
-    chosen, latencies, joules, busy = [chosen[i] for i in good], latencies[:, good], joules[good], busy[good]
+    chosen, joules, busy = [chosen[i] for i in good], joules[good], busy[good]
     count = len(good)
-    size = _step_size(batch, latencies.min(0), 1000 * 0.35 * seconds)
+    speed = reference.speed()
+    millis = np.exp(np.nanmean(np.log(latencies[:, good] / paces[:, good]), axis=0)) * speed.usual * reference.now()
+    size = _step_size(batch, millis, 1000 * 0.35 * seconds)
     alone = 1 if where.type == "cpu" else train_threads
     trainings, failures = np.full(count, np.inf), {}
     wall, core = time.perf_counter(), time.process_time()
@@ -300,7 +313,7 @@ def measure_profile(
         on_progress(total, total)
     return fit_profile(
         [seen for _, seen in chosen],
-        latencies.min(0).tolist(),
+        millis.tolist(),
         [float(value) / speedup if np.isfinite(value) else None for value in trainings],
         names=[space.format(arch) for arch, _ in chosen],
         device=device_name(where),
@@ -311,9 +324,10 @@ def measure_profile(
         speedup=speedup,
         space=space.name,
         input_shape=space.input_shape,
-        energies=(latencies.min(0) * joules / busy).tolist() if meter else None,
+        energies=(millis * joules / busy).tolist() if meter else None,
         power=float(joules.sum() / busy.sum()) if meter else power,
         power_source=source if meter else stated,
+        restless=speed.restless,
     )
 
 
@@ -335,6 +349,7 @@ def fit_profile(
     energies: Sequence[float | None] | None = None,
     power: float = 0.0,
     power_source: str = "",
+    restless: float = 0.0,
     checks: Sequence[int] = (),
 ) -> Profile:
     """The profile that fits measured milliseconds. Use it for timings that come from elsewhere, such as a phone.
@@ -388,6 +403,7 @@ def fit_profile(
         ),
         power=power,
         power_source=power_source,
+        restless=restless,
         energy_terms=energy_terms,
         energy_half_width=energy_half_width,
     )

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from archscout.errors import UserError
+from archscout.files import user_cache
 from archscout.readers.picture import short_side
 from archscout.readers.source import Source, Unreadable, show
 
@@ -67,7 +68,7 @@ def store(
     when paths, sizes, times of change and `size` are the same. Memory use while reading is some blocks of 32 MB.
     Unreadable images are skipped; above 5 % of all, or if `strict`, that is a UserError.
     """
-    home = Path(cache) if cache is not None else _user_cache()
+    home = Path(cache) if cache is not None else user_cache()
     entry = None
     if source.key is not None:
         entry = home / hashlib.blake2b(f"{VERSION} {source.key} {size}".encode(), digest_size=16).hexdigest()
@@ -291,12 +292,6 @@ def release(images: np.ndarray) -> None:
     mapping = getattr(images, "_mmap", None)
     if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
-
-
-def _user_cache() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_path("archscout"))
 
 
 def available_memory() -> int:
