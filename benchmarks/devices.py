@@ -259,12 +259,13 @@ def fronts(data: Path, seeds: int) -> tuple[list[dict[str, Any]], list[dict[str,
 
 def repeated(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     differences = [100 * abs(row["second"]["median"] / row["first"]["median"] - 1) for row in rows]
+    usual = [100 * abs(row["second"]["usual"] / row["first"]["usual"] - 1) for row in rows]
     wide = [100 * (row["first"]["high"] - row["first"]["low"]) / row["first"]["median"] / 2 for row in rows]
     return [
         results_file.figure(
             "repeat_difference", differences, "% between medians; a sample is a network", reach=5.0,
             largest=max(differences), within_5_or_interval=float(np.mean([repeats.agree(row) for row in rows])),
-            half_width=float(np.mean(wide)),
+            half_width=float(np.mean(wide)), usual=float(np.mean(usual)), usual_largest=max(usual),
         )
     ]  # fmt: skip
 

@@ -3,7 +3,9 @@
 repeat_difference   24 architectures of three spaces are measured as `archscout profile --seconds 2` does, each in turn;
                     when all are done, all are measured again by another process. A sample is
                     |second / first - 1| of the two medians, in percent. `within_5_or_interval`: the share whose medians
-                    differ by at most 5 % or whose stated 95 % intervals overlap.
+                    differ by at most 5 % or whose stated 95 % intervals overlap; `usual`: the mean difference of the
+                    two latencies brought to the usual speed of the machine. No earlier measurement is known when the
+                    first begins.
 limits_met          100 searches under a limit on latency: the whole main job on the digits, few candidates and only a
                     moment of training, since the choice is what matters. The limit lies between the 10th and the 90th
                     percentile of the latencies of 12 random networks. The winner is then built and measured anew for
@@ -17,9 +19,11 @@ from __future__ import annotations
 import json
 import logging
 import multiprocessing
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +41,24 @@ def apart(job: Callable[..., Any], *args: Any) -> Any:
         return pool.submit(job, *args).result()
 
 
+@contextmanager
+def no_history() -> Iterator[None]:
+    """Inside, and in processes begun inside, nothing is known of earlier measurements on this machine."""
+    before = os.environ.get("ARCHSCOUT_CACHE")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ARCHSCOUT_CACHE"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["ARCHSCOUT_CACHE"]
+            if before is not None:
+                os.environ["ARCHSCOUT_CACHE"] = before
+
+
 def measured(
     names: Sequence[tuple[str, str]], shape: tuple[int, int, int], classes: int, seconds: float
-) -> list[dict[str, float]]:
-    """Median, low and high in ms of networks named by space and architecture."""
+) -> list[dict[str, Any]]:
+    """Median, low, high and usual in ms of networks named by space and architecture."""
     from archscout.devices.measure import measure_network
     from archscout.spaces import SPACES as known
     from archscout.verify import initialise
@@ -49,7 +67,7 @@ def measured(
     for name, text in names:
         space = known[name](shape, classes)
         latency = measure_network(initialise(space, space.parse(text), 0), shape, seconds=seconds).latency
-        found.append({"median": latency.median, "low": latency.low, "high": latency.high})
+        found.append({"median": latency.median, "low": latency.low, "high": latency.high, "usual": latency.usual})
     return found
 
 
@@ -67,7 +85,8 @@ def drawn(spaces: Sequence[str], each: int, shape: tuple[int, int, int], seed: i
 def repeats(each: int = 8, seconds: float = 2.0) -> list[dict[str, Any]]:
     """A row per network: both measurements."""
     names = drawn(SPACES, each, SHAPE, 0)
-    first, second = (apart(measured, names, SHAPE, 10, seconds) for _ in range(2))
+    with no_history():
+        first, second = (apart(measured, names, SHAPE, 10, seconds) for _ in range(2))
     return [
         {"space": name, "arch": text, "first": a, "second": b}
         for (name, text), a, b in zip(names, first, second, strict=True)
@@ -97,7 +116,11 @@ def limits(count: int, path: Path, seconds: float = 2.0) -> list[dict[str, Any]]
     """A row per search: limit, winner, and its latency measured again. Rows are kept in `path` (JSON lines)."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     shape, context = (1, 8, 8), multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as searcher, ProcessPoolExecutor(1, mp_context=context) as other:
+    with (
+        no_history(),
+        ProcessPoolExecutor(1, mp_context=context) as searcher,
+        ProcessPoolExecutor(1, mp_context=context) as other,
+    ):
         names = drawn(("mobilenet",), 12, shape, 1)
         times = [found["median"] for found in other.submit(measured, names, shape, 10, 0.5).result()]
         low, high = np.quantile(times, [0.1, 0.9])

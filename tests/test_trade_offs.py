@@ -69,7 +69,7 @@ def test_a_search_asks_for_fifty_cells_and_beats_random_ones(cells: trade_offs.C
 def test_figures_of_repeats_and_limits() -> None:
     def row(first: float, second: float, half: float = 0.01) -> dict:
         return {
-            name: {"median": value, "low": value * (1 - half), "high": value * (1 + half)}
+            name: {"median": value, "low": value * (1 - half), "high": value * (1 + half), "usual": 2.0}
             for name, value in (("first", first), ("second", second))
         }
 
@@ -77,6 +77,7 @@ def test_figures_of_repeats_and_limits() -> None:
     assert [repeats.agree(one) for one in rows] == [True, False, True]
     (figure,) = devices.repeated(rows)
     assert figure["value"] == pytest.approx(8.0)
+    assert figure["usual"] == 0
     assert figure["within_5_or_interval"] == pytest.approx(2 / 3)
     searches = [{"limit": 2.0, "again": {"median": value}} for value in (1.0, 2.0, 2.1)] + [{"refused": "none fits"}]
     (figure,) = devices.met(searches)
