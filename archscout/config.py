@@ -62,6 +62,10 @@ class Config(BaseModel):
     strict: bool = Field(False, description="refuse data with any unreadable image")
     space: str = Field("mobilenet", description="search space")
     strategy: str = Field("evolution", description="what proposes architectures")
+    reward: Literal["proxies", "accuracy"] = Field(
+        "proxies", description="what the strategy is told: the proxies' scores, or accuracy after a short training"
+    )
+    inherit: bool = Field(False, description="short trainings begin with the weights of the nearest trained network")
     proxies: tuple[str, ...] = Field((), description="zero-shot proxies that rank; empty: the default set")
     select: str = Field("full", description="selector of the training images: in verification, and in `train`")
     share: float = Field(0.2, gt=0, le=1, description="part of the images in a round of a selector other than full")
@@ -72,12 +76,13 @@ class Config(BaseModel):
     budget: float | None = Field(None, description="seconds the whole run may take")
     candidates: int | None = Field(None, ge=2, le=10_000_000, description="architectures to score")
     finalists: int | None = Field(None, ge=1, le=1000, description="architectures to verify by training")
+    trainings: int | None = Field(None, ge=1, le=100_000, description="short trainings of a search by accuracy")
     epochs: float | None = Field(None, gt=0, le=10_000, description="epochs of the full training")
     split: tuple[float, float, float] | None = Field(
         None, description="parts of the time for ranking, verification and full training; none: decided by the program"
     )
     objectives: tuple[str, ...] = Field(
-        (), description="costs that verification weighs against accuracy; empty: accuracy alone, within the limits"
+        (), description="costs that verification, and strategies of several objectives, weigh against accuracy"
     )
     recipe: str = Field("auto", description="how `train` trains: auto, darts, or a module:function of your own")
     pretrained: dict[str, str] = Field(

@@ -29,6 +29,7 @@ from archscout.space import Shape
 
 TOLERANCE = 1e-3  # largest allowed difference of a probability between PyTorch and ONNX Runtime
 OWN = ("classes", "size", "channels", "colour", "layout", "range", "archscout")  # metadata that archscout writes
+PIXELS = 4096 * 4096  # of an image, at most, that a file may ask for
 ALIASES = "shared"  # safetensors metadata: names of tensors that are another tensor
 
 
@@ -198,6 +199,8 @@ def export_int8(
     from archscout.audit import wilson
 
     source, target = Path(model_path), Path(path)
+    if target.resolve() == source.resolve():
+        raise UserError(f"'{target}' is the network that is to be quantized; give the int8 file another name")
     session = _session(source, 1)
     _what_it_wants(session, source)
     if not target.absolute().parent.is_dir():
@@ -258,7 +261,7 @@ def _quantized(source: Path, calibration: Part, chosen: np.ndarray) -> bytes:
             positions = next(self.batches, None)
             return None if positions is None else {"image": calibration.batch(positions)[1].float().numpy()}
 
-    before = onnx.load(str(source))
+    before = onnx.load(str(source), format="protobuf", load_external_data=False)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         ready, done = Path(folder) / "ready.onnx", Path(folder) / "int8.onnx"
         try:
@@ -322,7 +325,6 @@ def predict(
     """
     session = _session(model_path, threads)
     classes, shape = _what_it_wants(session, model_path)
-    entry = session.get_inputs()[0].name
     names = [str(image) if isinstance(image, str | Path) else str(i) for i, image in enumerate(images)]
     found: list[Prediction] = []
     for start in range(0, len(images), batch):
@@ -336,7 +338,7 @@ def predict(
         rows: dict[int, np.ndarray] = {}
         if ready:
             pixels = np.stack(list(ready.values())).transpose(0, 3, 1, 2).astype(np.float32)
-            rows = dict(zip(ready, session.run(["probabilities"], {entry: pixels})[0], strict=True))
+            rows = dict(zip(ready, _probabilities(session, pixels, len(classes), model_path), strict=True))
         for position in range(start, min(start + batch, len(images))):
             if position in failures:
                 found.append(Prediction(names[position], None, None, None, failures[position]))
@@ -387,9 +389,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             shared = json.loads((file.metadata() or {}).get(ALIASES, "{}"))
+        if not isinstance(shared, dict) or not all(isinstance(name, str) for name in shared.values()):
+            raise ValueError(f"the entry '{ALIASES}' is damaged")
     except FileNotFoundError:
         raise UserError(f"there are no weights at {path}") from None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} holds no weights that can be read ({_line(error)})") from None
     tensors.update({alias: tensors[name] for alias, name in shared.items() if name in tensors})
     state = model.state_dict()
@@ -591,8 +595,10 @@ def _session(model: str | Path | bytes, threads: int, provider: str = "CPUExecut
             f"onnxruntime here has no {provider} (it has {', '.join(onnxruntime.get_available_providers())}); "
             "install the build for your device, such as onnxruntime-gpu, or take --device cpu"
         )
-    _require_alone(model)
+    what = "the exported network" if isinstance(model, bytes) else f"'{model}'"
+    _require_alone(model, what)
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever the file is called
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -600,27 +606,27 @@ def _session(model: str | Path | bytes, threads: int, provider: str = "CPUExecut
     try:
         return onnxruntime.InferenceSession(source, options, providers=[provider])
     except Exception as error:
-        what = "the exported network" if isinstance(model, bytes) else f"'{model}'"
         raise UserError(f"ONNX Runtime cannot load {what} ({_line(error)}); wanted an ONNX file") from None
 
 
-def _require_alone(model: str | Path | bytes) -> None:
-    """UserError for an ONNX file that would read weights from other files, which may lie anywhere."""
+def _require_alone(model: str | Path | bytes, what: str) -> None:
+    """UserError for an ONNX file that would read weights from other files, which may lie anywhere.
+
+    Also for what cannot be parsed here, as what ONNX Runtime would make of it is not known then.
+    """
     import onnx
 
     try:
-        proto = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model, load_external_data=False)
-    except Exception:  # ONNX Runtime will say what is wrong with it
-        return
+        content = model if isinstance(model, bytes) else Path(model).read_bytes()
+        proto = onnx.load_model_from_string(content, format="protobuf")
+    except Exception as error:  # the parser raises many kinds
+        raise UserError(f"cannot load {what} ({_line(error)}); wanted an ONNX file") from None
     waiting: list[Any] = [proto]
     while waiting:  # tensors may lie deep in the attributes of nested graphs
         message = waiting.pop()
         if isinstance(message, onnx.TensorProto):
             if message.data_location == onnx.TensorProto.EXTERNAL:
-                raise UserError(
-                    f"'{model if isinstance(model, str | Path) else 'the network'}' keeps weights in other "
-                    "files, which are not read; save it as one file"
-                )
+                raise UserError(f"{what} keeps weights in other files, which are not read; save it as one file")
             continue
         for field, value in message.ListFields():
             if field.message_type is not None:
@@ -628,18 +634,47 @@ def _require_alone(model: str | Path | bytes) -> None:
 
 
 def _what_it_wants(session: Any, path: str | Path) -> tuple[list[str], Shape]:
+    """The classes of an exported network and the shape of its images; UserError where its parts contradict them."""
     about = session.get_modelmeta().custom_metadata_map
+    wanted = "wanted an ONNX file by archscout"
     try:
         classes = json.loads(about["classes"])
         height, width = (int(side) for side in about["size"].split("x"))
         channels = {"RGB": 3, "L": 1}[about["colour"]]
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise ValueError("classes")
-    except (KeyError, ValueError) as error:
+        if len(set(classes)) != len(classes):
+            raise ValueError("classes repeat")
+    except (KeyError, ValueError, RecursionError) as error:
+        raise UserError(f"'{path}' does not say its classes, size and colour ({_line(error)}); {wanted}") from None
+    entries = {entry.name: (entry.type, entry.shape) for entry in session.get_inputs()}
+    kind, shape = entries.get("image", ("", []))
+    if len(entries) != 1 or kind != "tensor(float)" or list(shape[1:]) != [channels, height, width]:
+        got = ", ".join(f"{name} {kind} {shape}" for name, (kind, shape) in entries.items()) or "none"
         raise UserError(
-            f"'{path}' does not say its classes, size and colour ({_line(error)}); wanted an ONNX file by archscout"
-        ) from None
+            f"'{path}' says its images are {channels} x {height} x {width}, but its inputs are {got:.200}; {wanted}"
+        )
+    if not 0 < height * width <= PIXELS:
+        raise UserError(f"'{path}' wants images of {height} x {width}; wanted at most {PIXELS} pixels")
+    answers = {entry.name: (entry.type, entry.shape) for entry in session.get_outputs()}
+    kind, shape = answers.get("probabilities", ("", []))
+    if kind != "tensor(float)" or len(shape) != 2 or (isinstance(shape[1], int) and shape[1] != len(classes)):
+        got = ", ".join(f"{name} {kind} {shape}" for name, (kind, shape) in answers.items()) or "none"
+        raise UserError(f"'{path}' says it has {len(classes)} classes, but its outputs are {got:.200}; {wanted}")
     return classes, (channels, height, width)
+
+
+def _probabilities(session: Any, images: np.ndarray, classes: int, path: str | Path) -> np.ndarray:
+    """(images, classes) that a network says of images (N, C, H, W); UserError where it cannot run or says otherwise."""
+    try:
+        found = session.run(["probabilities"], {"image": images})[0]
+    except Exception as error:  # ONNX Runtime raises kinds of its own
+        raise UserError(f"ONNX Runtime cannot run '{path}' ({_line(error)}); export it again") from None
+    if found.shape != (len(images), classes):
+        raise UserError(
+            f"'{path}' answers {found.shape} for {len(images)} images and {classes} classes; export it again"
+        )
+    return found
 
 
 def _pixels(image: str | Path | np.ndarray, shape: Shape) -> np.ndarray:

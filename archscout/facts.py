@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shlex
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,18 @@ import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
 from archscout.aggregate import rank_pool
+from archscout.candidates import Candidates
 from archscout.costs.limits import format_cost
 from archscout.devices.energy import CARD_WATTS, CORE_WATTS, stated_power
 from archscout.devices.measure import safe_end
+from archscout.naming import word
 from archscout.result import Result, last
 from archscout.trust import unsealed
 
 UNMETERED = f"estimate: {CORE_WATTS:g} W for each busy core, {CARD_WATTS:g} W for a card"
+TIMED = ("latency", "energy", "power")  # costs of a device, which are measured or predicted; others are counted
+WARM = ("el2n", "entropy")  # selectors whose first round is of all images
+WHOLE, THOUSAND = 100_000, 1000  # a space up to so many networks is counted whole, of a larger one a thousand
 FILES = {
     "config.toml": "what was asked for, with every default filled in",
     "trials.jsonl": "the log: proposals, scores, measurements, changes of plan",
@@ -54,7 +60,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         "machine": (events.get("versions") or {}).get("machine", ""),
         "folder": str(result.folder),
         "time": spent,
-        "spent": search_cost(events, result.candidates, spent),
+        "spent": search_cost(events, result.candidates, spent, config),
         "files": [
             {"name": name, "what": what, "bytes": (result.folder / name).stat().st_size}
             for name, what in FILES.items()
@@ -78,12 +84,15 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         facts["plan"] |= {"split": split} if (split := split_of(plan)) else {}
         facts["plan"]["budget_seconds"] = config.get("budget")
         facts["plan_changes"] = [events[k] for k in events if k.startswith("plan-change/")]
+    profile = profile_of(events)
+    if result.candidates or records:
+        facts["cost_axis"] = (events.get("goal") or {}).get("cost_axis", "macs")
     if result.candidates:
         finalists = {r["arch"] for r in records if r["role"] != "baseline"}
         facts["candidates"] = shown = copy.copy(result.candidates)
         shown.finalists = finalists
-        facts["cost_axis"] = (events.get("goal") or {}).get("cost_axis", "macs")
         facts["directions"] = (events.get("goal") or {}).get("directions", {})
+        facts["safe_ends"] = safe_ends(result.candidates, profile)
         facts["failures"] = [
             {"arch": arch, "reason": f"{name}: {reason}"} for arch, name, reason in result.candidates.reasons(200)
         ]
@@ -91,6 +100,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         verified = {r["arch"] for r in records}
         by_arch = {c["arch"]: c for c in result.candidates if c["arch"] in verified}
         won = events.get("winner") or {}
+        best = (won.get("space"), won.get("arch"))
         pulls = [events[key] for key in events if key.startswith("pulled/")]
         space = next((r["space"] for r in records if r["role"] == "finalist"), "")
         facts["entrants"] = [
@@ -99,7 +109,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
                 "eliminated_after": None if r["eliminated_after"] is None else r["eliminated_after"] + 1,
                 "stopped_by": (r.get("stopped_by") or "").partition("/")[2],
                 "pulled": next((p["by"] for p in pulls if r["space"] == space and r["arch"] in p["archs"]), ""),
-                "winner": (r["space"], r["arch"]) == (won.get("space"), won.get("arch")),
+                "winner": (r["space"], r["arch"]) == best,
                 "rounds": [
                     {"epochs": total, "validation": x["validation"], "seconds": x["seconds"]}
                     for x, total in zip(
@@ -107,6 +117,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
                     )
                 ],
                 "measured_latency": measured_latency(events, r["key"]),
+                "timed": timed_costs(events, profile, r, (r["space"], r["arch"]) == best),
                 "rank": by_arch.get(r["arch"], {}).get("rank"),
                 "scores": by_arch.get(r["arch"], {}).get("scores")
                 or (events.get(f"control/{r['key']}") or {}).get("scores", {}),
@@ -114,6 +125,8 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
             for r in records
         ]
         facts["correlation"] = correlations(facts["entrants"], facts.get("directions", {}))
+    if short := events.get("short"):
+        facts["short"] = short_facts(short, events, config)
     if trained:
         facts["training"] = trained
     facts |= {name: events[name] for name in ("supernet", "selection") if events.get(name)}
@@ -125,6 +138,26 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         facts["summary"] = summary(result, config, spent)
     facts["deployed"] = deployed
     return facts
+
+
+def short_facts(short: Mapping[str, Any], events: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The search by accuracy: each short training in order, with what its network costs."""
+    rows = []
+    for one in short["trained"]:
+        found = events[f"short/{short['space']}/{one['arch']}"]
+        rows.append(
+            {
+                "arch": one["arch"],
+                "begun": one["begun"],
+                "heir_of": found.get("heir_of"),
+                "validation": found["validation"],
+                "failure": found["failure"],
+                "params": format_cost("params", found["costs"].get("params", 0)),
+                "seconds": found.get("seconds"),
+            }
+        )
+    strategy, selector = config.get("strategy", "evolution"), config.get("select", "full")
+    return {**short, "strategy": word(strategy), "selector": word(selector), "trained": rows}
 
 
 def audit_facts(audit: dict[str, Any], pictures: dict[str, str]) -> dict[str, Any]:
@@ -247,38 +280,76 @@ def split_of(plan: Mapping[str, Any]) -> str | None:
     """How a plan splits its time, in words; None for one given by counts."""
     from archscout.plan import Plan
 
-    words = {"score": "ranking", "verify": "verification", "train": "full training"}
+    words = {"score": "ranking", "short": "short trainings", "verify": "verification", "train": "full training"}
     split = Plan.from_json(dict(plan)).split
     if not split:
         return None
     return ", ".join(f"{words[stage]} {part:.0f} %" for stage, part in split.items()) + f" ({plan.get('why', '')})"
 
 
-def held(name: str, found: dict[str, Any]) -> str:
-    """A sentence on whether the limit on a cost of a device holds: measured, or predicted where it could not be."""
-    limit, target = format_cost(name, found["limits"][name]), found["target"]
-    if target and target["measured"].get(name) is None:
-        low, high = (format_cost(name, target[part].get(name, 0.0)) for part in ("predicted", "most"))
-        return f"On {target['name']} its {name} is predicted to be {low}, at most {high}; the limit is {limit}."
+def judged(value: float | None, most: float | None, limit: float) -> str:
+    """How a known cost stands to its limit: met, near (only its upper end, `most`, is beyond), over, or unknown."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return "unknown"
+    if (value if most is None else most) <= limit:
+        return "met"
+    return "near" if value <= limit else "over"
+
+
+def standing(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """How the winner of a summary stands to its limit on a cost: {value, most, source, state}.
+
+    most: the upper end, which the limit is held against.  source: counted, measured, stated (from a measured latency
+    and a stated power) or predicted.  state: as `judged` says, or predicted, which is not yet known to hold.
+    """
+    limit, target = found["limits"][name], found.get("target") or {}
+    if name not in TIMED:
+        value = found.get("memory_bytes" if name == "memory" else name)
+        value = (found.get("costs") or {}).get(name) if value is None else value
+        return {"value": value, "most": value, "source": "counted", "state": judged(value, value, limit)}
     if target:
-        stated = name != "latency" and target["measured"].get("stated_power")
-        value = target["measured"][name]
-        where = f"{'Estimated from its latency measured' if stated else 'Measured'} on {target['name']}"
-        most = target["measured"].get(f"{name}_high") or value
+        there = target.get("measured") or {}
+        value, most = there.get(name), there.get(f"{name}_high")
+        if value is None:
+            value, most = ((target.get(part) or {}).get(name) for part in ("predicted", "most"))
+            state = "unknown" if value is None else "predicted"
+            return {"value": value, "most": value if most is None else most, "source": "predicted", "state": state}
+        stated = name != "latency" and there.get("stated_power")
     else:
-        measured = {**(found["energy"] or {}), "latency": found["latency"]}
-        value = (found["latency"] or {}).get("median") if name == "latency" else measured.get(name)
-        metered = name == "latency" or measured.get("metered")
-        where = "Measured alone at the end" if metered else "Estimated from its measured latency"
-        most = value if value is None or not found["latency"] else safe_end(name, measured)
-    if value is None:
+        latency, energy = found.get("latency") or {}, found.get("energy") or {}
+        value = latency.get("median") if name == "latency" else energy.get(name)
+        known = value is not None and {"median", "high"} <= set(latency)
+        most = safe_end(name, {**energy, "latency": latency}) if known else value
+        stated = name != "latency" and not energy.get("metered")
+    most = value if most is None else most
+    return {
+        "value": value,
+        "most": most,
+        "source": "stated" if stated else "measured",
+        "state": judged(value, most, limit),
+    }
+
+
+def held(name: str, found: Mapping[str, Any]) -> str:
+    """A sentence on whether the limit on a cost of a device holds: measured, or predicted where it could not be."""
+    limit, at, target = format_cost(name, found["limits"][name]), standing(name, found), found.get("target") or {}
+    if at["state"] == "unknown":
         return ""
-    said = f"{where} its {name} is {format_cost(name, value)}, "
-    if most <= found["limits"][name]:
+    value, most = format_cost(name, at["value"]), format_cost(name, at["most"])
+    if at["source"] == "predicted":
+        return f"On {target['name']} its {name} is predicted to be {value}, at most {most}; the limit is {limit}."
+    if target:
+        where = "Measured" if at["source"] == "measured" else "Estimated from its latency measured"
+        where = f"{where} on {target['name']}"
+    else:
+        where = "Measured alone at the end" if at["source"] == "measured" else "Estimated from its measured latency"
+    said = f"{where} its {name} is {value}, "
+    if at["state"] == "met":
         return f"{said}within the limit of {limit}."
-    if value <= found["limits"][name]:
-        return f"{said}just below the limit of {limit}: the interval reaches to {format_cost(name, most)}."
-    return f"{said}ABOVE the limit of {limit}{'' if target else ' (when it was admitted it measured below)'}."
+    if at["state"] == "near":
+        return f"{said}just below the limit of {limit}: the interval reaches to {most}."
+    admitted = not target and found.get("winner_role") != "given"
+    return f"{said}ABOVE the limit of {limit}{' (when it was admitted it measured below)' if admitted else ''}."
 
 
 def measured_latency(events: Mapping[str, Any], key: str) -> float | None:
@@ -289,6 +360,48 @@ def measured_latency(events: Mapping[str, Any], key: str) -> float | None:
         if found and "latency" in found
         else (events.get(f"latency/{key}") or {}).get("median")
     )
+
+
+def profile_of(events: Mapping[str, Any]) -> Any:
+    """The profile that a run predicts with, None before there is one."""
+    from archscout.devices.profile import Profile
+
+    return Profile.from_json(events["profile"]) if events.get("profile") else None
+
+
+def safe_ends(candidates: Candidates, profile: Any) -> dict[str, np.ndarray]:
+    """The costs of a device of all candidates, (n,) each, at the safe end of what is predicted; in one go for all."""
+    names = [name for name in candidates.costs.names if name.removesuffix("_high") in TIMED]
+    ends = {} if profile is None else profile.upper({name: candidates.costs.column(name) for name in names})
+    return {name: end for name, end in ends.items() if name in TIMED}
+
+
+def timed_costs(
+    events: Mapping[str, Any], profile: Any, record: Mapping[str, Any], won: bool
+) -> dict[str, dict[str, Any]]:
+    """What an entrant takes on the device that limits are of: cost -> {value, most, measured}, `most` the safe end.
+
+    Measured where it was: before the verification, the winner at the end, or on the other device.
+    """
+    costs = record["costs"]
+    ends = costs if profile is None else profile.upper(costs)
+    out = {name: {"value": costs[name], "most": ends[name], "measured": False} for name in TIMED if name in costs}
+    if profile is not None and profile.target:
+        there = (last(events, "target_measured") or {}) if won else {}
+        return out | {
+            name: {"value": there[name], "most": there.get(f"{name}_high") or there[name], "measured": True}
+            for name in TIMED
+            if there.get(name) is not None
+        }
+    found = events.get(f"measured/{record['key']}") or {}
+    deployed = events.get("deployed") or {}
+    if won and deployed.get("latency"):
+        found = {**(deployed.get("energy") or {}), "latency": deployed["latency"]}
+    for name in TIMED if found.get("latency") else ():
+        value = found["latency"]["median"] if name == "latency" else found.get(name)
+        if value is not None:
+            out[name] = {"value": value, "most": safe_end(name, found), "measured": True}
+    return out
 
 
 def target_facts(events: Mapping[str, Any], costs: dict[str, Any]) -> dict[str, Any] | None:
@@ -337,42 +450,217 @@ def busy(stage: str, config: dict[str, Any]) -> dict[str, Any]:
     workers, device = config.get("workers", 1), config.get("device", "cpu")
     if stage in ("train", "audit"):
         return {"device": device, "threads": config.get("train_threads", 1)}
-    many = max(workers, 1) if isinstance(workers, int) and stage in ("score", "verify") and device == "cpu" else 1
+    many = (
+        max(workers, 1) if isinstance(workers, int) and stage in ("score", "short", "verify") and device == "cpu" else 1
+    )
     return {
-        "device": device if stage in ("profile", "score", "verify") else "cpu",
+        "device": device if stage in ("profile", "score", "short", "verify") else "cpu",
         "threads": many * config.get("threads", 1),
     }
 
 
 def search_cost(
-    events: Mapping[str, Any], candidates: Sequence[Mapping[str, Any]], spent: list[dict[str, Any]]
+    events: Mapping[str, Any],
+    candidates: Sequence[Mapping[str, Any]],
+    spent: list[dict[str, Any]],
+    config: Mapping[str, Any],
 ) -> dict[str, Any] | None:
-    """The energy of a run (mJ), whether all of it was metered, and what training every candidate would have cost.
+    """The seconds and energy (mJ) of a run, whether all of it was metered, and what it would have cost otherwise.
 
-    every_candidate: seconds of training each scored candidate for as many epochs and images as the winner: the
-    predicted milliseconds per image, times what the winner's training really took over what was predicted of it; and
-    their energy at the mean power of that training. Left out where the winner is not trained yet.
+    full_data: see `on_full_data`.  every_candidate: see `of_every_candidate`; left out where the winner is not trained.
     """
     if not spent:
         return None
     metered = all(row["metered"] for row in spent)
     out: dict[str, Any] = {
+        "seconds": sum(row["seconds"] for row in spent),
         "energy": sum(row["energy"] for row in spent),
         "metered": metered,
         "source": spent[-1]["source"] if metered else f"{UNMETERED} ({spent[-1]['source'] or 'no meter'})",
+        "full_data": on_full_data(events, spent, config),
     }
+    every = of_every_candidate(events, candidates, spent, config)
+    return out if every is None else {**out, "every_candidate": every}
+
+
+def passes(selector: str, epochs: float, share: float) -> float:
+    """How many rounds a training makes whose selector chooses a share of the images.
+
+    Epochs count images and not rounds: one is as many images as there are, whatever is chosen. Of `infobatch`, which
+    chooses how many by itself, the most that it can make.
+    """
+    if selector == "full":
+        return epochs
+    if selector == "infobatch":
+        less = max(0.0, 0.875 * epochs - 1)  # the first round and the last eighth are of all images
+        return epochs + less
+    first = min(epochs, 1.0) if selector in WARM else 0.0
+    return first + (epochs - first) / share
+
+
+def selected_trainings(events: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+    """Every training that a selector had a say in: stage, seconds, and how many times larger full rounds would be.
+
+    The last as `passes` counts it, or from the rounds that were logged, which an audit may have widened.
+    """
+    selector, share = word(config.get("select", "full")), config.get("share", 0.2)
+
+    def times(epochs: float) -> float:
+        return passes(selector, epochs, share) / epochs if epochs > 0 else 1.0
+
+    if found := events.get("supernet"):
+        story, stages = found["story"], 3 if found["method"] == "pdarts" else 1
+        audits, images = story.get("audits") or [], story.get("audited", 0)
+        logged = sum(audits[-1]["images"]) * audits[-1]["round"] / images if audits and images else None
+        yield "score", story["seconds"], logged or times(found["epochs"] / stages)
+    short = [events[key] for key in events if key.startswith("short/")]
+    rounds = [done for record in events.get("verified") or [] for done in record["rounds"]]
+    for stage, trainings in (("short", short), ("verify", rounds)):
+        for one in trainings:
+            if one.get("seconds") and one.get("epochs"):
+                yield stage, one["seconds"], times(one["epochs"])
+    chosen, trained = events.get("selection"), events.get("trained")
+    if chosen and trained:
+        yield "train", trained["seconds"], max(1.0, chosen["rounds"] / max(trained["epochs"], 1e-9))
+
+
+def on_full_data(events: Mapping[str, Any], spent: list[dict[str, Any]], config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the same run would have cost on full data: seconds, energy (mJ), and `times` the seconds of the run.
+
+    Held fixed is the number of passes: as many rounds, each over all images, at the seconds per image that each
+    training took. With `select` full, and for all that no selector has a say in, that is what it cost.
+    share: of the images that a pass went over, the mean by time.  at_most: whether the selector chooses how many by
+    itself, so that this is the most.
+    """
+    parallel = config.get("workers", 1) if config.get("device", "cpu") == "cpu" else 1
+    parallel = max(1, parallel) if isinstance(parallel, int) else 2  # as many trainings ran at once
+    rows = {row["stage"]: row for row in spent}
+    seconds, energy = (sum(row[name] for row in spent) for name in ("seconds", "energy"))
+    total = seconds
+    seen = whole = 0.0
+    found: dict[str, list[tuple[float, float]]] = {}
+    for stage, lasted, times in selected_trainings(events, config):
+        found.setdefault(stage, []).append((lasted, times))
+        seen, whole = seen + lasted, whole + lasted * times
+    for stage in set(found) & set(rows):
+        row, at_once = rows[stage], parallel if stage in ("short", "verify") else 1
+        lasted = sum(one for one, _ in found[stage]) / at_once
+        more = sum(one * (times - 1) for one, times in found[stage]) / at_once
+        more *= min(1.0, row["seconds"] / max(lasted, 1e-9))
+        seconds += more
+        energy += more * row["energy"] / max(row["seconds"], 1e-9)
+    selector = word(config.get("select", "full"))
+    return {
+        "seconds": seconds,
+        "energy": energy,
+        "times": seconds / total if total else 1.0,
+        "share": seen / whole if whole else 1.0,
+        "selector": selector,
+        "held": "passes",
+        "at_most": selector == "infobatch",
+    }
+
+
+def of_every_candidate(
+    events: Mapping[str, Any],
+    candidates: Sequence[Mapping[str, Any]],
+    spent: list[dict[str, Any]],
+    config: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """What training every candidate for as many epochs and images as the winner would have cost: seconds, energy (mJ).
+
+    The predicted milliseconds per image of each scored candidate, times what the winner's training really took over
+    what was predicted of it; the energy at the mean power of that training. A search by a supernet scores none: there
+    it is the middle one of the networks that were sampled for the plan, or the winner in a run given by counts, times
+    the networks of the space, or a thousand.
+    of: scored, space or thousand.  rate: scored, sampled or winner.
+    """
     trained, training = events.get("trained"), next((row for row in spent if row["stage"] == "train"), None)
-    rates = [c["costs"]["training"] for c in candidates if c["scores"] and "training" in c["costs"]]
+    if not trained or not training:
+        return None
     won = events.get("winner") or {}
     records = {(r["space"], r["arch"]): r["costs"] for r in events.get("verified") or []}
     predicted = records.get((won.get("space"), won.get("arch")), {}).get("training")
-    if trained and training and rates and predicted:
-        shown = trained["epochs"] * trained["images"]
-        really = trained["seconds"] / (1e-3 * predicted * shown)
-        seconds = really * 1e-3 * sum(rates) * shown
-        energy = seconds * training["energy"] / max(training["seconds"], 1e-9)
-        out["every_candidate"] = {"candidates": len(rates), "seconds": seconds, "energy": energy}
-    return out
+    rates = [c["costs"]["training"] for c in candidates if c["scores"] and "training" in c["costs"]]
+    if rates and predicted:
+        count, of, rate, each = len(rates), "scored", "scored", sum(rates) / len(rates) / predicted
+    elif events.get("supernet"):
+        count, of = networks_of_space(events, config)
+        sampled = (events.get("rates") or {}).get("training_ms")
+        rate, each = ("sampled", sampled[1] / predicted) if sampled and predicted else ("winner", 1.0)
+    else:
+        return None
+    seconds = count * each * trained["seconds"]
+    energy = seconds * training["energy"] / max(training["seconds"], 1e-9)
+    return {"candidates": count, "of": of, "rate": rate, "seconds": seconds, "energy": energy}
+
+
+def networks_of_space(events: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[int, str]:
+    """How many networks the space of a run has, if it is ours, not too large and not limited; else a thousand of them.
+
+    Under limits nobody knows how many are left.
+    """
+    from archscout.spaces import SPACES
+
+    data, make = events.get("data") or {}, SPACES.get(str(config.get("space", "mobilenet")))
+    if make is None or not data:
+        return THOUSAND, "thousand"
+    space = make(tuple(data["shape"]), len(data["classes"]))
+    count = space.distinct or space.size
+    if count <= (THOUSAND if config.get("limits") else WHOLE):
+        return count, "space"
+    return THOUSAND, "thousand"
+
+
+UNITS = {
+    "seconds": "s",
+    **dict.fromkeys(("latency", "onnx_latency", "float_latency", "median", "p95", "usual"), "ms"),
+    "training": "ms per image",
+    "energy": "mJ",
+    "power": "W",
+    **dict.fromkeys(("memory", "memory_bytes", "peak_memory_measured", "ram_int8", "flash_int8"), "bytes"),
+    **dict.fromkeys(("training_memory", "bytes", "float_bytes"), "bytes"),
+    **dict.fromkeys(("params", "macs", "flops", "candidates", "repeats", "batch", "threads"), "count"),
+    **dict.fromkeys(("n", "images", "calibration"), "images"),
+    **dict.fromkeys(("accuracy", "balanced_accuracy", "float_accuracy", "float_balanced_accuracy"), "share"),
+    **dict.fromkeys(("test", "validation", "agreement", "share", "noise", "interrupted", "slowdown"), "share"),
+    "violation": "share",
+    "times": "ratio",
+}
+
+
+def units_of(found: Any, path: tuple[str, ...] = ()) -> dict[str, str]:
+    """The unit of every number in plain values, by its path like "latency.median"; shares are from 0 to 1.
+
+    It is that of the last word of the path that has one: ends of an interval have the unit of what they are ends of.
+    """
+    if isinstance(found, Mapping):
+        return {k: unit for name, value in found.items() for k, unit in units_of(value, (*path, str(name))).items()}
+    if isinstance(found, (list, tuple)):
+        return units_of(found[0], path) if found else {}
+    if isinstance(found, bool) or not isinstance(found, (int, float)):
+        return {}
+    words = [name.removesuffix("_high").removesuffix("_interval") for name in reversed(path)]
+    return {".".join(path): next((UNITS[name] for name in words if name in UNITS), "number")}
+
+
+def spent_by_stage(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The seconds and the energy (mJ) of a run in all and by stage; `energy_is` says whether that was measured."""
+
+    def said(row: Mapping[str, Any]) -> dict[str, Any]:
+        label = "measured" if row["metered"] else "estimate"
+        return {"seconds": row["seconds"], "energy": row["energy"], "energy_is": label}
+
+    spent = facts.get("spent")
+    if not spent:
+        return {}
+    more = {name: spent[name] for name in ("full_data", "every_candidate") if spent.get(name)}
+    return {
+        **said(spent),
+        "energy_source": spent["source"],
+        "stages": {row["stage"]: said(row) for row in facts["time"]},
+        **more,
+    }
 
 
 def correlations(entrants: list[dict[str, Any]], directions: dict[str, str]) -> dict[str, Any]:

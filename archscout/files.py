@@ -75,13 +75,17 @@ def no_room(folder: str | os.PathLike[str]) -> DiskFull:
 def refuse_exits(folder: str | os.PathLike[str]) -> None:
     """Raises UserError if something below a folder is a link that leads out of it, or is no plain file or folder.
 
-    For folders that may come from somebody else: writing to such a file would write elsewhere.
+    For folders that may come from somebody else: writing to such a file would write elsewhere. What vanishes meanwhile,
+    as the drafts of a run at work do, is passed over.
     """
     root = Path(folder).resolve()
     for where, folders, files in os.walk(root):
         for name in (*folders, *files):
             place = Path(where, name)
-            mode = os.lstat(place).st_mode
+            try:
+                mode = os.lstat(place).st_mode
+            except FileNotFoundError:
+                continue
             if stat.S_ISLNK(mode):
                 if root not in place.resolve().parents:
                     raise UserError(f"'{place}' is a link that leads out of '{folder}': remove it, or put a copy there")

@@ -33,7 +33,9 @@ import numpy as np
 
 from archscout import chapters
 from archscout.costs.limits import IN_BYTES, format_cost
+from archscout.facts import TIMED, standing
 from archscout.files import write_whole
+from archscout.fronts import best_within, budgets_of, knee, pareto
 
 BASE_UNITS = {"latency": "ms", "energy": "mJ", "power": "W"}
 DRAWN = 4000  # candidates drawn at most
@@ -176,12 +178,16 @@ class Round(TypedDict, total=False):
 
 
 class Entrant(TypedDict, total=False):
-    """One network in verification. `eliminated_after` is the number of the last round it took part in, 1 = first."""
+    """One network in verification. `eliminated_after` is the number of the last round it took part in, 1 = first.
+
+    `timed`: cost of a device -> {value, most, measured}, see facts.timed_costs.
+    """
 
     arch: str
     role: str
     costs: dict[str, float]
     measured_latency: float
+    timed: dict[str, dict[str, Any]]
     rank: int
     rounds: Sequence[Round]
     eliminated_after: int | None
@@ -293,7 +299,11 @@ class Usage(TypedDict, total=False):
 
 
 class Facts(TypedDict, total=False):
-    """Everything the page can show. `folder`: of the run; `config`: its TOML text; `versions`: package -> version."""
+    """Everything the page can show. `folder`: of the run; `config`: its TOML text; `versions`: package -> version.
+
+    `safe_ends`: cost -> its safe end for each candidate in order, where that is not the cost; see facts.safe_ends.
+    `spent`: see facts.search_cost.
+    """
 
     title: str
     version: str
@@ -312,11 +322,13 @@ class Facts(TypedDict, total=False):
     network: Network
     candidates: Sequence[Candidate]
     cost_axis: str
+    safe_ends: dict[str, Sequence[float]]
     entrants: Sequence[Entrant]
     correlation: dict[str, Correlation]
     training: Training
     audit: AuditFacts
     time: Sequence[Spent]
+    spent: dict[str, Any]
     files: Sequence[FileFacts]
     usage: Sequence[Usage]
     failures: Sequence[Failure]
@@ -604,7 +616,7 @@ def _view(facts: Mapping[str, Any]) -> dict[str, Any]:
     for key, title, build in (
         ("network", "The network", _network),
         ("front", "What it was chosen from", _front),
-        ("verification", "Verification: short trainings side by side", _verification),
+        ("verification", "Verification: trainings side by side", _verification),
         ("proxies", "Did the proxies predict it?", _proxies),
         ("training", "Full training", _training),
         ("audit", "Audit of the trained network", _audit),
@@ -622,6 +634,7 @@ def _view(facts: Mapping[str, Any]) -> dict[str, Any]:
         sections.append({"key": key, "title": title, "absent": absent, **shown})
     for key, title, before, chapter in (
         ("supernet", "The search by a supernet", "front", chapters.supernet(facts, figures)),
+        ("short", "The search by accuracy", "verification", chapters.by_accuracy(facts, figures)),
         ("selection_audit", "Images it was not trained on", "audit", chapters.selection(facts, figures)),
     ):
         if chapter is not None:
@@ -649,32 +662,12 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any] | None:
     onnx, baseline = summary.get("onnx_latency") or {}, summary.get("baseline") or {}
     limits = summary.get("limits") or {}
     energy, target = summary.get("energy") or {}, summary.get("target") or {}
-    got = {
-        **(summary.get("costs") or {}),
-        "latency": latency.get("median"),
-        "energy": energy.get("energy"),
-        "power": energy.get("power"),
-        "memory": summary.get("memory_bytes"),
-        "params": summary.get("params"),
-        "macs": summary.get("macs"),
-    }
     notes = {} if energy.get("metered") else dict.fromkeys(("energy", "power"), "estimate")
     if target:
-        there = target.get("measured") or {}
-        for name in ("latency", "energy", "power"):
-            measured = _number(there.get(name))
-            got[name] = there[name] if measured else (target.get("most") or {}).get(name)
-            notes[name] = f"on {target.get('name')}, {'measured' if measured else 'predicted, at most'}"
-    checks = [
-        {
-            "name": name,
-            "note": notes.get(name, ""),
-            "limit": limit,
-            "got": got.get(name),
-            "share": got[name] / limit if _number(got.get(name)) and limit > 0 else None,
-        }
-        for name, limit in limits.items()
-    ]
+        words = {"stated": "estimated from its measured latency", "predicted": "predicted, at most"}
+        for name in [name for name in TIMED if name in limits]:
+            notes[name] = f"on {target.get('name')}, {words.get(source := standing(name, summary)['source'], source)}"
+    checks = [_check(name, summary, notes.get(name, "")) for name in limits]
     tiles: list[dict[str, Any]] = []
 
     def tile(name: str, value: str, *notes: str) -> None:
@@ -740,6 +733,22 @@ def _summary(facts: Mapping[str, Any]) -> dict[str, Any] | None:
         "checks": checks,
         "baseline": baseline,
         "rows": rows,
+    }
+
+
+def _check(name: str, summary: Mapping[str, Any], note: str) -> dict[str, Any]:
+    """A row of the limits: what the winner takes, and how that stands to the limit; see facts.standing."""
+    found, limit = standing(name, summary), summary["limits"][name]
+    got = found["most"] if found["state"] == "predicted" else found["value"]
+    known = _number(got) and limit > 0
+    return {
+        "name": name,
+        "note": note,
+        "limit": limit,
+        "got": got,
+        "most": found["most"],
+        "share": got / limit if known else None,
+        "state": found["state"] if known else "unknown",
     }
 
 
@@ -969,14 +978,6 @@ def _runs(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 # Candidates
 
 
-def pareto(rank: np.ndarray, cost: np.ndarray) -> np.ndarray:
-    """Indices of the points that no other beats in both numbers (smaller is better), by rising cost; O(n log n)."""
-    order = np.lexsort((rank, cost))
-    best = np.minimum.accumulate(rank[order])
-    keep = np.r_[True, best[1:] < best[:-1]] if len(order) else np.zeros(0, bool)
-    return order[keep]
-
-
 def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
     everyone = facts.get("candidates") or ()
     if not everyone:
@@ -988,7 +989,8 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
     first = list(islice(filter(has_rank, everyone), 100))
     if not first:
         return f"Left out: none of the {len(everyone):,} candidates has a rank."
-    axes = list(dict.fromkeys(name for c in first for name, v in (c.get("costs") or {}).items() if _number(v)))
+    names = list(dict.fromkeys(name for c in first for name, v in (c.get("costs") or {}).items() if _number(v)))
+    axes = [name for name in names if name.removesuffix("_high") == name]
     limited = facts.get("cost_axis")
     axes = ([limited] if limited in axes else []) + [name for name in axes if name != limited]
     if not axes:
@@ -1002,23 +1004,24 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         array("d"),
         0,
     )  # columns, since there may be many: a dict is made where it is drawn
-    columns = {axis: array("d") for axis in axes}
+    columns = {name: array("d") for name in names}
     marked: set[int] = set()
     fronted: set[int] = set()
     for place, c in enumerate(everyone):
         over += not c.get("feasible", True) and not c.get("failures")
         if not has_rank(c):
             continue
-        for axis in axes:
-            value = (c.get("costs") or {}).get(axis)
-            columns[axis].append(float(value) if value is not None and _number(value) else math.nan)
+        paid = c.get("costs") or {}
+        for name, column in columns.items():
+            value = paid.get(name)
+            column.append(float(value) if value is not None and _number(value) else math.nan)
         if c.get("finalist") or c.get("arch") == winner:
             marked.add(len(places))
         if c.get("front"):
             fronted.add(len(places))
         places.append(place)
         ranks.append(c["rank"])
-    rank, costs = np.array(ranks), {axis: np.array(column) for axis, column in columns.items()}
+    rank, costs = np.array(ranks), {name: np.array(column) for name, column in columns.items()}
     ranked = _Picked(everyone, places)
     fronts = {}
     for axis in axes:
@@ -1091,19 +1094,43 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
     }
     traces.insert(1 if groups[0][1] == "candidate" else 0, line)
     limits = summary.get("limits") or {}
-    views = {}
+    scales = {}
     for axis in axes:
         shown = costs[axis][ordered]
+        scales[axis] = _cost_axis(axis, shown[np.isfinite(shown)], limits.get(axis))
+    knees = {
+        axis: knee(rank[fronts[axis]], costs[axis][fronts[axis]], log=scales[axis]["type"] == "log") for axis in axes
+    }
+    ends = {name: np.asarray(column, float)[places] for name, column in (facts.get("safe_ends") or {}).items()}
+    mark = {axis: _knee_mark(ranked, fronts[axis], knees[axis], costs[axis], axis, scales[axis]) for axis in axes}
+    if any(place is not None for place in knees.values()):
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers+text",
+                "name": "knee",
+                "marker": {"color": BLUE, "size": 17, "symbol": "circle-open", "line": {"width": 2.5}},
+                "textfont": {"size": 12},
+                "cliponaxis": False,
+                "hoverinfo": "skip",
+                **mark[axes[0]],
+            }
+        )
+    views = {}
+    for axis in axes:
         views[axis] = {
-            "xaxis": _cost_axis(axis, shown[np.isfinite(shown)], limits.get(axis)),
+            "xaxis": scales[axis],
             "shapes": _limit_shapes(axis, limits.get(axis)),
             "x": [
                 [_short(costs[axis][i]) for i in fronts[axis]]
                 if one is line
+                else mark[axis]["x"]
+                if one["name"] == "knee"
                 else [_short(costs[axis][i]) for i in next(g[0] for g in groups if g[1] == one["name"])]
                 for one in traces
             ],
             "front": [ranked[i]["rank"] for i in fronts[axis]],
+            "knee": mark[axis],
         }
     span = len(ranked) > 100
     top = float(rank.max())
@@ -1124,6 +1151,7 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         },
         "views": views,
         "line": traces.index(line),
+        "knee": len(traces) - 1 if traces[-1]["name"] == "knee" else None,
         "scales": {"log": _rank_axis(top, True), "linear": _rank_axis(top, False)},
     }
     members = sorted({int(i) for i in fronts[axes[0]]} | marked, key=lambda i: rank[i])
@@ -1140,6 +1168,15 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         "winner_drawn": any(name == "winner" for _, name, _ in groups),
         "winner_role": summary.get("winner_role"),
         "winner": summary.get("winner"),
+        "choices": [
+            {
+                "axis": axis,
+                "log": scales[axis]["type"] == "log",
+                "knee": _knee_words(ranked, fronts[axis], knees[axis], axis),
+                "rows": _budget_rows(facts, ranked, rank, costs[axis], ends.get(axis, costs[axis]), axis),
+            }
+            for axis in axes
+        ],
         "rows": [
             {
                 "arch": ranked[i].get("arch"),
@@ -1153,6 +1190,86 @@ def _front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         ],
         "more": max(0, len(members) - 60),
     }
+
+
+def _knee_mark(
+    ranked: _Picked, front: np.ndarray, place: int | None, costs: np.ndarray, axis: str, scale: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where the knee of a front stands in the picture, and what is written beside it."""
+    if place is None:
+        return {"x": [], "y": [], "text": [], "textposition": "top right"}
+    i = int(front[place])
+    low, high = scale["range"]
+    at = math.log10(costs[i]) if scale["type"] == "log" else costs[i]
+    rank = ranked[i]["rank"]
+    return {
+        "x": [_short(costs[i])],
+        "y": [rank],
+        "text": [f"knee: rank {rank:,}, {quantity(costs[i], axis)}<br>{_label(ranked[i].get('arch', ''), 26)}"],
+        "textposition": "top left" if at > (low + high) / 2 else "top right",
+    }
+
+
+def _knee_words(ranked: _Picked, front: np.ndarray, place: int | None, axis: str) -> dict[str, Any] | None:
+    """The knee of a front for the text."""
+    if place is None:
+        return None
+    found = ranked[int(front[place])]
+    return {"arch": found.get("arch"), "rank": found["rank"], "cost": quantity(found["costs"][axis], axis)}
+
+
+def _budget_rows(
+    facts: Mapping[str, Any], ranked: _Picked, rank: np.ndarray, costs: np.ndarray, most: np.ndarray, axis: str
+) -> list[dict[str, Any]]:
+    """The best network under each of some budgets on a cost: by validation where any was verified, else by rank.
+
+    rank, costs, most: (n,) of the ranked candidates, `most` the safe end of the cost, which must be within.
+    """
+    limit = ((facts.get("summary") or {}).get("limits") or {}).get(axis)
+    verified = [
+        (found["validation"], -params, entrant, paid)
+        for entrant in facts.get("entrants") or ()
+        if (found := _last_round(entrant)) and (paid := _paid(entrant, axis)) and not entrant.get("failure")
+        if entrant.get("role") != "teacher"
+        for params in [(entrant.get("costs") or {}).get("params") or 0.0]
+    ]
+    rows = []
+    for budget, share in budgets_of(costs, limit if _number(limit) else None):
+        why = "your limit" if share is None else f"{percent(share, 0)} of the candidates cost no more"
+        row: dict[str, Any] = {"budget": quantity(budget, axis), "why": why, "limit": share is None, "arch": None}
+        inside = [one for one in verified if one[3]["most"] <= budget]
+        if inside:
+            value, _, found, paid = max(inside, key=lambda one: one[:2])
+            row["merit"], row["verified"] = percent(value), True
+        elif (i := best_within(rank, most, budget)) is not None:
+            found = ranked[i]
+            paid = {"value": costs[i], "most": most[i], "measured": False}
+            row["merit"], row["verified"] = f"rank {found['rank']:,}", False
+        else:
+            rows.append(row)
+            continue
+        row |= {
+            "arch": found.get("arch"),
+            "role": found.get("role"),
+            "cost": quantity(float(paid["value"]), axis),
+            "most": quantity(float(paid["most"]), axis) if paid["most"] > paid["value"] else "",
+            "measured": paid["measured"],
+            "params": quantity((found.get("costs") or {}).get("params"), "params"),
+        }
+        rows.append(row)
+    return rows
+
+
+def _paid(entrant: Mapping[str, Any], axis: str) -> dict[str, Any] | None:
+    """What an entrant takes of a cost, {value, most, measured}: measured where it was; None if it is not known."""
+    found = (entrant.get("timed") or {}).get(axis)
+    if found and _number(found.get("value")):
+        return dict(found)
+    measured = entrant.get("measured_latency") if axis == "latency" else None
+    value = measured if _number(measured) else (entrant.get("costs") or {}).get(axis)
+    if value is None or not _number(value):
+        return None
+    return {"value": value, "most": value, "measured": _number(measured)}
 
 
 class _Picked:
@@ -1233,6 +1350,12 @@ def _winner(facts: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return None
 
 
+def _last_round(entrant: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The last round of an entrant that has a validation value, None if none has."""
+    rounds = _best_round(entrant)
+    return rounds[-1] if rounds else None
+
+
 def _best_round(entrant: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [entry for entry in entrant.get("rounds") or () if _number(entry.get("validation"))]
 
@@ -1297,7 +1420,7 @@ def _verification(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] 
                 "yaxis": {"title": {"text": "validation, %"}, "automargin": True},
             },
         }
-    names = list(dict.fromkeys(name for e in entrants for name in (e.get("costs") or {})))
+    names = list(dict.fromkeys(name for e in entrants for name in (e.get("costs") or {}) if name[-5:] != "_high"))
     rows = []
     for entrant in entrants:
         rounds = list(entrant.get("rounds") or ())
@@ -1326,10 +1449,112 @@ def _verification(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] 
         heads.append((f"round {k + 1}", f"{count(known.pop())} epochs" if len(known) == 1 else ""))
     return {
         "figure": "verification" if traces else "",
+        **_accuracy_front(facts, figures),
         "rows": rows,
         "costs": names,
         "heads": heads,
         "measured": any(_number(e.get("measured_latency")) for e in entrants),
+    }
+
+
+def _accuracy_front(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any]:
+    """The picture of validation against cost: every entrant that trained, and the line over those that none beats.
+
+    The cost is the one of the front of candidates, or the first that the entrants have. Teachers are drawn and not
+    joined, since they cannot win.
+    """
+    trained = [(e, found) for e in facts.get("entrants") or () if (found := _last_round(e)) and not e.get("failure")]
+    names = list(dict.fromkeys(name for e, _ in trained for name in (e.get("costs") or {})))
+    wanted = facts.get("cost_axis")
+    axis = next((name for name in (wanted, "macs", "params", *names) if name in names), None)
+    points = [(e, found, paid) for e, found in trained if axis and (paid := _paid(e, axis))]
+    if axis is None or len(points) < 2:
+        return {"accuracy_figure": ""}
+    rivals = [point for point in points if point[0].get("role") != "teacher"]
+    cost = np.array([paid["value"] for *_, paid in rivals], float)
+    lost = np.array([-found["validation"] for _, found, _ in rivals], float)
+    line = [rivals[int(i)] for i in pareto(lost, cost)]
+    winner = _winner(facts)
+
+    def kind(entrant: Mapping[str, Any]) -> str:
+        return "winner" if entrant is winner else str(entrant.get("role"))
+
+    def hover(entrant: Mapping[str, Any], found: Mapping[str, Any], paid: Mapping[str, Any]) -> str:
+        how = "measured" if paid["measured"] else "predicted" if axis in TIMED else "counted"
+        most = f", at most {quantity(paid['most'], axis)}" if paid["most"] > paid["value"] else ""
+        return (
+            f"<b>{_wrapped(str(entrant.get('arch', '')))}</b><br>{percent(found['validation'])} after "
+            f"{count(found.get('epochs'))} epochs<br>{_label(axis)} {quantity(paid['value'], axis)}{most}, {how}"
+        )
+
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "front",
+            "x": [paid["value"] for *_, paid in line],
+            "y": [100 * found["validation"] for _, found, _ in line],
+            "line": {"color": BLUE, "width": 2, "shape": "hv"},
+            "hoverinfo": "skip",
+        }
+    ]
+    for role in dict.fromkeys(kind(e) for e, *_ in points):
+        members = [point for point in points if kind(point[0]) == role]
+        colour, symbol = (RED, "star") if role == "winner" else ROLES.get(role, (SKY, "circle"))
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": _label(role),
+                "x": [paid["value"] for *_, paid in members],
+                "y": [100 * found["validation"] for _, found, _ in members],
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [max(0.0, paid["most"] - paid["value"]) for *_, paid in members],
+                    "arrayminus": [0.0] * len(members),
+                    "thickness": 1,
+                    "width": 3,
+                    "color": colour,
+                },
+                "marker": {"color": colour, "size": 15 if role == "winner" else 9, "symbol": symbol},
+                "text": [hover(*point) for point in members],
+                "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
+            }
+        )
+    limit = ((facts.get("summary") or {}).get("limits") or {}).get(axis)
+    ends = np.array([end for *_, paid in points for end in (paid["value"], paid["most"])], float)
+    scale = _cost_axis(axis, ends, limit)
+    known = {paid["measured"] for *_, paid in points}
+    how = "measured " if known == {True} else "measured or predicted " if len(known) > 1 else ""
+    if how:
+        scale["title"] = {"text": f"{how}{_label(axis)} for one image", "standoff": 8}
+    figures["accuracy"] = {
+        "data": traces,
+        "layout": {
+            "height": 360,
+            "margin": {"l": 64, "r": 20, "t": 40, "b": 56},
+            "hovermode": "closest",
+            "legend": {"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
+            "xaxis": scale,
+            "yaxis": {"title": {"text": "validation, %"}, "automargin": True},
+            "shapes": _limit_shapes(axis, limit),
+        },
+    }
+    return {
+        "accuracy_figure": "accuracy",
+        "accuracy_axis": axis,
+        "accuracy_front": [
+            {
+                "arch": e.get("arch"),
+                "role": kind(e),
+                "cost": quantity(paid["value"], axis),
+                "validation": percent(found["validation"]),
+            }
+            for e, found, paid in line
+        ],
+        "whiskers": any(paid["most"] > paid["value"] for *_, paid in points),
+        "limited": _number(limit),
     }
 
 
@@ -1652,7 +1877,7 @@ def _time(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
     greys = ("#7f8790", "#b3bac2")
     colours = [*PALETTE, *greys]
     spent = facts.get("spent") or {}
-    every = spent.get("every_candidate") or {}
+    every, full = spent.get("every_candidate") or {}, spent.get("full_data") or {}
     return {
         "total": total,
         "energy": _joules(spent.get("energy")),
@@ -1661,9 +1886,21 @@ def _time(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         "every": every
         and {
             "candidates": count(every.get("candidates")),
+            "of": every.get("of", "scored"),
+            "rate": every.get("rate", "scored"),
             "seconds": every.get("seconds"),
             "energy": _joules(every.get("energy")),
             "times": digits(every["seconds"] / total, 2) if _number(every.get("seconds")) else None,
+        },
+        "full": full
+        and {
+            "seconds": full.get("seconds"),
+            "energy": _joules(full.get("energy")),
+            "times": digits(full.get("times"), 3),
+            "more": _number(full.get("times")) and full["times"] > 1,
+            "selector": full.get("selector"),
+            "share": full.get("share"),
+            "at_most": full.get("at_most"),
         },
         "rows": [
             {

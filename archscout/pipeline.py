@@ -26,6 +26,7 @@ import torch
 
 from archscout.audit import audit
 from archscout.batches import draw
+from archscout.by_accuracy import search_by_accuracy
 from archscout.config import Config, make_config, read_toml
 from archscout.costs import COSTS
 from archscout.costs.limits import format_cost
@@ -43,14 +44,17 @@ from archscout.execute import executor
 from archscout.fit import Fit, Recipe, evaluate, fit
 from archscout.naming import find, word
 from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts, waves
+from archscout.predicted import Predictor
 from archscout.predictor import predict_pool
 from archscout.pretrained import fine_tuning, pretrained
 from archscout.probe import Batch, reason
 from archscout.progress import progress
-from archscout.propose import Costing, propose_and_score, require_feasible, trial_key, within_limits
+from archscout.propose import Costing, propose_and_score, require_feasible, require_known, trial_key, within_limits
 from archscout.proxies import DEFAULT
+from archscout.readers import OBJECT
 from archscout.recipes import EPOCHS, RECIPES
-from archscout.result import Result, config_of
+from archscout.result import Result, config_of, require_text
+from archscout.reward import reads_scores
 from archscout.run import Run
 from archscout.scoring import Scorer, methods_of
 from archscout.selection import SELECTORS, Selector, make_selector
@@ -59,13 +63,16 @@ from archscout.selection.drift import by_class_and_cluster, compare
 from archscout.space import Arch, SearchSpace, portable
 from archscout.spaces import SPACES
 from archscout.spaces.plain import plain
-from archscout.strategies import STRATEGIES
+from archscout.strategies import STRATEGIES, Evolution
 from archscout.strategies.strategy import Goal
 from archscout.trust import code_in, require_trust, sealed
 from archscout.verify import Entrant, Trainer, checkpoint_name, choose, initialise, largest_within, verify
 
 log = logging.getLogger("archscout")
 
+CARRIED = (  # settings of a run that `train` takes over
+    "data_root", "size", "group", "metric", "flip", "pretrained", "limits", "device_profile", "device", "threads",
+)  # fmt: skip
 AFTERWARDS = ("int8", "target_measured")  # events that other verbs add to a run, at any time
 PREDICTING = ("params", "macs", "memory", "training")  # costs that the predictor reads beside the proxies
 PULLABLE = 1000  # best candidates by the aggregate that the predictor may name
@@ -103,6 +110,7 @@ def search(
     """
     given = {**settings, "data": data}
     from_file = {k: v for k, v in (read_toml(config) if config else {}).items() if given.get(k) is None}
+    require_text(from_file.get("data"), str(config), "search from Python: archscout.search(DATA, config=...)")
     if config and (Path(config).parent / "trials.jsonl").exists():  # of a run, perhaps of somebody else's
         require_trust(Path(config).parent, code_in(from_file), trust)
     merged = {**from_file, **{k: v for k, v in settings.items() if v is not None}}
@@ -113,8 +121,21 @@ def search(
         out or settings_.get("out") or free_folder(settings_["data"], settings_.get("space", "mobilenet"))
     )
     checked = make_config(settings_)
+    fits(checked, methods)
     with begun(checked) as run:
         return follow(run, checked, methods)
+
+
+def fits(config: Config, methods: Methods) -> None:
+    """Raises UserError where the reward is none that the strategy can be told, or settings are of another reward."""
+    name = word(methods.strategy)
+    if config.reward == "accuracy" and methods.strategy in DIFFERENTIABLE.values():
+        raise UserError(f"{name} trains a supernet and proposes no networks to train; leave --reward out")
+    if config.reward == "proxies":
+        if reads_scores(methods.strategy):
+            raise UserError(f"the strategy {name} learns from accuracies; add --reward accuracy")
+        if config.trainings is not None or config.inherit:
+            raise UserError("--trainings and --inherit are of a search by accuracy; add --reward accuracy")
 
 
 @contextmanager
@@ -143,12 +164,10 @@ def resume(folder: str | Path, *, trust: bool = False, **methods: Any) -> Result
     """
     with Run.open(folder) as run:
         values = config_of(folder)
+        if methods.get("data") is None:
+            mend = f"go on from Python: archscout.resume({str(folder)!r}, data=...)"
+            require_text(values["data"], f"run {folder}", mend)
         require_trust(folder, code_in({k: v for k, v in values.items() if methods.get(k) is None}), trust)
-        if values["data"].startswith("object:") and methods.get("data") is None:
-            raise UserError(
-                f"the data of run {folder} were a Python object; go on from Python: "
-                f"archscout.resume({str(folder)!r}, data=...)"
-            )
         named, found = name_methods(methods.get("data") or values["data"], {**values, **methods})
         del named
         return follow(run, make_config(values), found)
@@ -168,26 +187,30 @@ def train(
 
     Give `epochs` for a reproducible run or `budget` for a time. `recipe`: "auto", a name of archscout.recipes (with the
     epochs that are published with it if none are given), or a function like those. No search and no verification take
-    place. trust: import the code that `run` names, though it was not made here.
+    place. `limits`, on costs of this machine or of `device_profile`, stop nothing: the report says whether they hold.
+    Those of `run`, with what is known of its device, count unless others are given. trust: import the code that `run`
+    names, though it was not made here.
     """
     settings = {name: value for name, value in settings.items() if value is not None}
     settings["recipe"] = recipe = address(settings.get("recipe", "auto"))
     if recipe in EPOCHS and not {"epochs", "budget"} & set(settings):
         settings["epochs"] = EPOCHS[recipe]
     find("recipe", recipe, RECIPES)  # refuses an unknown one before anything is read
+    profile = None
     if run is not None:
         source = Result(run)
         base = source.config
         arch = arch or source.best["arch"]
+        if data is None:
+            require_text(base["data"], f"run {run}", f"train from Python: archscout.train(run={str(run)!r}, data=...)")
         used = {"data": base["data"] if data is None else None, "space": source.about["factory"] if not space else None}
         require_trust(run, code_in(used), trust)
         if used["space"] != base.get("space"):  # what is sealed is the config
             require_trust(source.folder / "architecture.json", code_in({"space": used["space"]}), trust)
         data, space = used["data"] if data is None else data, space or used["space"]
-        settings = {
-            **{k: base[k] for k in ("data_root", "size", "group", "metric", "flip", "pretrained") if k in base},
-            **settings,
-        }
+        if "device_profile" not in settings:
+            profile = source.events.get("profile")
+        settings = {**{name: base[name] for name in CARRIED if name in base}, **settings}
     if arch is None or data is None:
         raise UserError("train wants a run folder, or --data with --space and --arch; see archscout train --help")
     named, methods = name_methods(data, {**settings, "space": space or "mobilenet"})
@@ -195,6 +218,8 @@ def train(
     config = make_config(named)
     with begun(config) as folder:
         folder.once("only", lambda: {"arch": arch})
+        if profile is not None:
+            folder.once("profile", lambda: profile)
         return follow(folder, config, methods)
 
 
@@ -212,7 +237,7 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     methods = Methods(
         source=data,
         space=find("space", space, {**SPACES, "pretrained": pretrained}),
-        strategy=find("strategy", strategy, {**STRATEGIES, **DIFFERENTIABLE}),
+        strategy=find("strategy", strategy, {**STRATEGIES, **DIFFERENTIABLE, "predictor": Predictor}),
         proxies=found,
         given=tuple(proxies),
         select=select if select == "full" else find("selector", select, SELECTORS),
@@ -231,7 +256,7 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
 def where(data: Any) -> str:
     """The text under which data can be found again from any folder; objects of Python have none."""
     if not isinstance(data, str | Path):
-        return f"object:{type(data).__name__}"
+        return f"{OBJECT}{type(data).__name__}"
     if data == "digits" or str(data).startswith("torchvision:"):
         return str(data)
     path = Path(data).expanduser()
@@ -399,11 +424,7 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
     )
     only = run.recall("only")
     if only:
-        arch = space.parse(only["arch"])
-        counted = Costing(space, {}, patience=config.timeout)
-        entrant = Entrant(space, arch, "given", counted(arch))
-        if counted.failures:
-            raise UserError(f"{only['arch']} of space '{space.name}' cannot be built: {counted.failures.popitem()[1]}")
+        entrant = given_network(run, config, space, only["arch"])
         plan = plan_counts(config) if config.budget is None or config.epochs is not None else None
         run.once(
             "only_winner",
@@ -420,6 +441,23 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
     return Result(run.folder)
 
 
+def given_network(run: Run, config: Config, space: SearchSpace, text: str) -> Entrant:
+    """The architecture that is trained without a search, with its costs, predicted ones if the device is another one.
+
+    This machine is measured when the network is trained, and not before.
+    """
+    if "profile" not in run and (target := other_device(config)) is not None:
+        run.record("profile", target.to_json())
+    known = run.recall("profile")
+    profile = None if known is None else Profile.from_json(known)
+    counted = {name: limit for name, limit in config.limits.items() if profile or not COSTS[name].needs_profile}
+    costing, arch = Costing(space, counted, profile, patience=config.timeout), space.parse(text)
+    entrant = Entrant(space, arch, "given", costing(arch))
+    if costing.failures:
+        raise UserError(f"{text} of space '{space.name}' cannot be built: {costing.failures.popitem()[1]}")
+    return entrant
+
+
 def choose_network(
     run: Run, config: Config, methods: Methods, data: Data, space: SearchSpace, metric: str, clock: Clock
 ) -> tuple[Entrant, Plan]:
@@ -431,6 +469,7 @@ def choose_network(
     with progress("measuring this device", None):
         profile = Profile.from_json(run.once("profile", lambda: device_profile(config, space).to_json()))
     clock.stage_done("profile")
+    require_known("objective", config.objectives, profile)
     costing = Costing(space, limits, profile, patience=config.timeout)
     draws = within_limits(costing)
     rng = np.random.default_rng([config.seed, 1])
@@ -447,21 +486,26 @@ def choose_network(
     )
     workers = config.workers if config.device == "cpu" else 0
     with executor(workers, Work(scorer, trainer), threads=config.threads, timeout=config.timeout) as pool:
-        plan = make_plan(run, config, data, costing, sampled, pool, clock, methods.strategy in DIFFERENTIABLE.values())
+        supernet = methods.strategy in DIFFERENTIABLE.values()
+        plan = make_plan(run, config, data, costing, sampled, pool, clock, supernet)
         if plan.training_limit is not None:
             costing = costing.within({**limits, "training": plan.training_limit})
-        if methods.strategy in DIFFERENTIABLE.values():
-            ranked = train_supernet_of(run, config, methods, data, costing, plan, embeddings)
+        door = Door(run, config, profile)
+        if supernet:
+            ranked = train_supernet_of(door, methods, data, costing, plan, embeddings)
         else:
             ranked = score_candidates(run, config, methods, costing, plan, pool, clock)
+        if config.reward == "accuracy":
+            parallel = max(1, workers) if isinstance(workers, int) else 2
+            ranked = train_shortly(run, config, methods, data, metric, costing, plan, pool, clock, ranked, parallel)
         slow = baseline_limit(plan, config.budget)
         slack = limits if slow is None else {**limits, "training": slow}
-        door = Door(run, config, profile)
-        first, *later = waves(plan.finalists)
+        ranking_only = config.reward == "proxies" and not supernet
+        first, *later = waves(plan.finalists) if ranking_only else [plan.finalists]
         entrants = shortlist(door, costing, Costing(rival, slack, profile), ranked, first)
         entrants += known_networks(door, Costing(known, slack, profile), config.pretrained)
         score_controls(run, space, entrants, pool)
-        clock.stage_done("score")
+        clock.stage_done("score" if config.reward == "proxies" else "short")
         total = sum(plan_jobs(plan, len(entrants) + sum(later)))
         ends = clock.spent() + 1.3 * plan.seconds["verify"] if plan.seconds else None
         with progress("verification", total) as bar:
@@ -503,7 +547,7 @@ def choose_network(
 
 def device_profile(config: Config, space: SearchSpace) -> Profile:
     """What predicts costs: this machine, measured now, or in latency and energy another device, if one is named."""
-    target = None if config.device_profile is None else find_profile(config.device_profile)
+    target = other_device(config)
     here = measure_profile(
         space,
         device=config.device,
@@ -512,7 +556,15 @@ def device_profile(config: Config, space: SearchSpace) -> Profile:
         seconds=min(max(0.02 * (config.budget or 600.0), 4.0), 25.0),
         seed=config.seed,
     )
-    return here if target is None else here.aimed(target, target.target or Path(str(config.device_profile)).name)
+    return here if target is None else here.aimed(target, target.target)
+
+
+def other_device(config: Config) -> Profile | None:
+    """What is known of the device that latency and energy are of, by its name; None where that is this machine."""
+    if config.device_profile is None:
+        return None
+    found = find_profile(config.device_profile)
+    return found.aimed(found, found.target or Path(config.device_profile).name)
 
 
 def plan_jobs(plan: Plan, entrants: int) -> list[int]:
@@ -581,9 +633,10 @@ def score_candidates(
 ) -> list[Arch]:
     """The architectures that the zero-shot stage scored, best first; ties by parameters, then by text."""
     directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
-    costs = tuple(name for name in config.limits if name in COSTS) or ("macs",)
+    costs = wanted_costs(config)
     run.once("goal", lambda: {"directions": directions, "cost_axis": costs[0]})
-    strategy = methods.strategy(within_limits(costing), seed=config.seed, goal=Goal(scores=directions, costs=costs))
+    make = Evolution if reads_scores(methods.strategy) else methods.strategy
+    strategy = make(within_limits(costing), seed=config.seed, goal=Goal(scores=directions, costs=costs))
     ends = clock.spent() + 1.3 * plan.seconds["score"] if plan.seconds else None
     with progress("scoring candidates", plan.candidates) as bar:
         trials = propose_and_score(
@@ -605,18 +658,60 @@ def score_candidates(
     return [arch for _, arch in sorted(scored, key=lambda one: (one[0], costing(one[1])["params"], text(one[1])))]
 
 
+def wanted_costs(config: Config) -> tuple[str, ...]:
+    """The costs that are to be small beside good scores, those with a limit first; macs where none is named."""
+    return tuple(dict.fromkeys((*config.limits, *config.objectives))) or ("macs",)
+
+
+def train_shortly(
+    run: Run, config: Config, methods: Methods, data: Data, metric: str, costing: Costing, plan: Plan, pool: Any,
+    clock: Clock, ranked: Sequence[Arch], parallel: int,
+) -> list[Arch]:  # fmt: skip
+    """The ranking after a search by accuracy that begins at it; see by_accuracy."""
+    clock.stage_done("score")
+    begun = (run.recall("stage/score") or {}).get("ended", clock.spent())
+    ends = begun + 1.1 * plan.seconds["short"] if plan.seconds else None
+    with progress("short trainings", plan.trainings) as bar:
+        return search_by_accuracy(
+            run,
+            costing,
+            methods.strategy,
+            plan,
+            pool,
+            ranked,
+            recipe=recipe_of(config, data, metric, plan.short),
+            directions={name: proxy.direction for name, proxy in methods.proxies.items()},
+            objectives=config.objectives,
+            seed=config.seed,
+            inherit=config.inherit,
+            parallel=parallel,
+            images=len(data.parts["train"]),
+            patient=config.timeout,
+            out_of_time=lambda: ends is not None and clock.spent() > ends,
+            on_progress=lambda n, best: bar.advance(n, best=best),
+        )
+
+
 def train_supernet_of(
-    run: Run, config: Config, methods: Methods, data: Data, costing: Costing, plan: Plan, embeddings: str | None
+    door: Door, methods: Methods, data: Data, costing: Costing, plan: Plan, embeddings: str | None
 ) -> list[Arch]:
-    """What a differentiable strategy finds, as the only architecture that is ranked."""
+    """What a differentiable strategy finds: the best one that the door admits, behind those that it refused."""
     from archscout.differentiable.stage import search_supernet
 
-    run.once("goal", lambda: {"directions": {}, "cost_axis": next(iter(config.limits), "macs")})
-    arch = search_supernet(
+    run, config, text = door.run, door.config, costing.space.format
+    run.once("goal", lambda: {"directions": {}, "cost_axis": wanted_costs(config)[0]})
+    tried: list[Arch] = []
+    for arch in search_supernet(
         run, config, methods.strategy, data, costing, seconds=plan.seconds.get("score"), select=methods.select,
         embeddings=embeddings,
-    )  # fmt: skip
-    return [arch]
+    ):  # fmt: skip
+        tried.append(arch)
+        if door.admits(costing, arch):
+            break
+        log.info("%s measures above the limits", text(arch))
+    if len(tried) > 1:
+        run.once("supernet-tried", lambda: [text(arch) for arch in tried])
+    return tried
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from archscout.config import Config
@@ -19,6 +19,12 @@ LEAST_PASSES = 8.0  # or as many epochs, where those are fewer images
 FINALISTS = (48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
 CONTROLS = 3
+SHORT = 0.5  # of the time of verification, for the short trainings of a search by accuracy
+SHORT_IMAGES, SHORT_PASSES = 6_000, 4.0  # images that one of them should see, or passes where those are fewer images
+TOGETHER = (
+    4  # of them train at once, whatever the workers: a strategy is told of so many, so results never depend on them
+)
+SHORT_MANY = 32  # trainings beyond which more time goes half into more of them, half into longer ones
 WAVE = 6  # finalists that train before the predictor has a say
 
 
@@ -41,6 +47,7 @@ class Plan:
 
     training_limit: largest allowed training milliseconds per image, so that a full training fits; None in a run given
     by counts.  seconds: planned seconds per stage, for the report.  why: how the time was split, in words.
+    trainings, short: how many short trainings a search by accuracy makes, and their epochs; 0 in a search by proxies.
     """
 
     candidates: int
@@ -50,12 +57,19 @@ class Plan:
     training_limit: float | None
     seconds: dict[str, float]
     why: str = ""
+    trainings: int = 0
+    short: float = 0.0
 
     @property
     def split(self) -> dict[str, float]:
-        """Per cent of the planned time for ranking, verification and full training; empty in a run given by counts."""
-        whole = sum(self.seconds.get(stage, 0.0) for stage in STAGES)
-        return {stage: 100 * self.seconds[stage] / whole for stage in STAGES} if whole else {}
+        """Per cent of the planned time for ranking, short trainings if there are any, verification and full training.
+
+        Empty in a run given by counts.
+        """
+        planned = {
+            stage: self.seconds[stage] for stage in ("score", "short", "verify", "train") if stage in self.seconds
+        }
+        return {stage: 100 * seconds / sum(planned.values()) for stage, seconds in planned.items()}
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "rounds": list(self.rounds)}
@@ -77,7 +91,8 @@ def plan_counts(config: Config) -> Plan:
     epochs = config.epochs or 20.0
     count = halvings(finalists)
     unit = 0.25 * epochs / (2**count - 1)
-    return Plan(candidates, finalists, epochs, tuple(unit * 2**r for r in range(count)), None, {})
+    plan = Plan(candidates, finalists, epochs, tuple(unit * 2**r for r in range(count)), None, {})
+    return replace(plan, trainings=config.trainings or 24, short=unit) if config.reward == "accuracy" else plan
 
 
 def most_epochs(images: int) -> float:
@@ -109,6 +124,20 @@ def affordable_finalists(images: float, train: int) -> int:
         if images / halvings(finalists) / (finalists + CONTROLS) >= enough:
             return finalists
     return FINALISTS[-1]
+
+
+def short_trainings(images: float, train: int, asked: int | None) -> tuple[int, float]:
+    """How many short trainings, and of how many epochs, if all of them may see so many `images`.
+
+    Each sees SHORT_IMAGES, or SHORT_PASSES epochs of the `train` images if that is less, unless so many are `asked`;
+    beyond SHORT_MANY trainings more time goes half into more of them and half into longer ones.
+    """
+    least = min(SHORT_IMAGES, SHORT_PASSES * train)
+    many = images / least
+    if many > SHORT_MANY:
+        many = SHORT_MANY * (many / SHORT_MANY) ** 0.5
+    trainings = asked or max(1, int(many))
+    return trainings, max(images / trainings, 1.0) / train
 
 
 def waves(finalists: int) -> list[int]:
@@ -170,6 +199,14 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     wanted = min(max(LEAST_IMAGES / final, 6.0), 100.0)
     limit = max(1000.0 * seconds["train"] / (final * wanted), low)
     epochs = config.epochs or min(1000.0 * seconds["train"] / (final * limit), most_epochs(final))
+    trainings, short = 0, 0.0
+    if config.reward == "accuracy":
+        seconds["short"] = SHORT * seconds["verify"]
+        seconds["verify"] -= seconds["short"]
+        busy = min(max(workers, 1), TOGETHER) * config.threads / config.train_threads if config.device == "cpu" else 1.0
+        images = min(busy, 1.0) * 1000.0 * TRAINING * seconds["short"] / limit
+        trainings, short = short_trainings(images, train, config.trainings)
+        short = min(short, SHORT_PASSES * max(1.0, trainings / SHORT_MANY))
     images = 1000.0 * TRAINING * seconds["verify"] / limit
     finalists = min(config.finalists or affordable_finalists(images, train), candidates)
     count = halvings(finalists)
@@ -178,4 +215,4 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
         entrants = max(1, finalists // 2**r) + CONTROLS
         rounds.append(max(1000.0 * TRAINING * seconds["verify"] / count / entrants / (train * limit), 1.0 / train))
     seconds = {**seconds, "start": rates.spent, "audit": reserve}
-    return Plan(candidates, finalists, epochs, tuple(rounds), limit, seconds, why)
+    return Plan(candidates, finalists, epochs, tuple(rounds), limit, seconds, why, trainings, short)

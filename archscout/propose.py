@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -47,17 +47,7 @@ class Costing:
     patience: float | None = 120.0
 
     def __post_init__(self) -> None:
-        for name in self.limits:
-            if name in COSTS and name not in available(self.profile):
-                what = (
-                    f"the profile of {self.profile.target or 'this device'}"
-                    if self.profile
-                    else "a run without a profile"
-                )
-                raise UserError(
-                    f"a limit on {name} needs to know it, and {what} does not; measure it there, state the watts with "
-                    f"archscout device add NAME FILE --power 3W, or drop the limit"
-                )
+        require_known("limit", self.limits, self.profile)
 
     def within(self, limits: Mapping[str, float]) -> Costing:
         """The same costs under other limits."""
@@ -110,10 +100,23 @@ class Costing:
         if self.few_shot is not None and self.profile is not None:
             costs |= self.few_shot(key)
             if "energy" in costs:
-                costs["power"] = costs["energy"] / costs["latency"]
-        if self.profile:
+                metered = self.profile.few.get("energies")
+                costs["power"] = costs["energy"] / costs["latency"] if metered else float(self.profile.power)
+        if self.profile and self.profile.training_terms:
             costs["training"] = float(self.profile.training(seen))
         return costs
+
+
+def require_known(what: str, names: Iterable[str], profile: Profile | None) -> None:
+    """Raises UserError where a cost that a limit or an objective is on cannot be computed with a profile."""
+    for name in names:
+        if name in COSTS and name not in available(profile):
+            source = f"the profile of {profile.target or 'this device'}" if profile else "a run without a profile"
+            raise UserError(
+                f"{'an' if what[0] in 'aeiou' else 'a'} {what} on {name} needs to know it, and {source} does not; "
+                "measure it there, state the watts with archscout device add NAME FILE --power 3W, or drop the "
+                f"{what}"
+            )
 
 
 def feasible_sampler(costing: Costing, tries: int = 20, steps: int = 60) -> Callable[[np.random.Generator], Arch]:
@@ -164,7 +167,9 @@ def require_feasible(costing: Costing, draws: Sequence[Arch]) -> list[Arch]:
     least = ", ".join(f"{name}={format_cost(name, min(costs[name] for costs in seen))}" for name in costing.limits)
     doubts = {name: costing.upper({name: 1.0})[name] - 1 for name in costing.limits}
     safe = "".join(
-        f"; {name} is predicted, with {doubt:.0%} on top for its error" for name, doubt in doubts.items() if doubt
+        f"; {name} is predicted, with {doubt:.0%} on top for its error and slow moments of the machine"
+        for name, doubt in doubts.items()
+        if doubt
     )
     raise UserError(
         f"no network of space '{costing.space.name}' found within {wanted}; the nearest of {len(costing.known)} has "
@@ -282,9 +287,14 @@ def propose_and_score(
                 logged = run.record(key, {"arch": space.format(arch), "costs": costing(arch), **failures})
             elif "failures" in logged and "scores" not in logged:
                 costing.fail(arch, logged["failures"]["network"])
-            elif arch not in costing.known:
-                costing.known[arch] = logged["costs"]
-            trials.add(arch, logged)
+            try:
+                if arch not in costing.known:
+                    costing.known[arch] = logged["costs"]
+                trials.add(arch, logged)
+            except OverflowError as error:
+                raise UserError(
+                    f"event '{key}' of {run.folder / 'trials.jsonl'} is damaged ({error}); remove that line"
+                ) from None
         for arch, outcome in zip(wanted, pool.map(wanted), strict=True):
             answer = (
                 outcome.value if outcome.failure is None else {"scores": {}, "failures": {"network": outcome.failure}}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from archscout.candidates import Candidates
 from archscout.errors import UserError
 from archscout.files import refuse_exits
+from archscout.readers import OBJECT
 from archscout.trust import code_in, require_trust
 
 if TYPE_CHECKING:
@@ -136,14 +137,15 @@ class Result:
         """
         from archscout.data import load
 
-        config = self.config
-        if source is None and config["data"].startswith("object:"):
-            raise UserError(f"the data of run {self.folder} were a Python object; give them from Python, data=...")
+        config, known = self.config, self.events.get("data")
+        if not isinstance(known, dict) or "fingerprint" not in known:
+            raise UserError(f"run {self.folder} has read no images yet; type: archscout resume {self.folder}")
         if source is None:
+            require_text(config["data"], f"run {self.folder}", "give them from Python, data=...")
             require_trust(self.folder, code_in({"data": config["data"]}), self.trust)
         names = ("size", "seed", "group", "data_root", "strict")
         found = load(source if source is not None else config["data"], **{k: config[k] for k in names if k in config})
-        if found.fingerprint != self.events["data"]["fingerprint"]:
+        if found.fingerprint != known["fingerprint"]:
             raise UserError(f"the images of run {self.folder} changed since; put them back")
         return found
 
@@ -193,6 +195,12 @@ def config_of(folder: str | Path) -> dict[str, Any]:
     return values
 
 
+def require_text(data: Any, what: str, mend: str) -> None:
+    """UserError where the data of a run were an object of Python, of which it keeps no more than the type."""
+    if isinstance(data, str) and data.startswith(OBJECT):
+        raise UserError(f"the data of {what} were a Python object; {mend}")
+
+
 def last(events: Mapping[str, Any], key: str) -> Any:
     """The newest value of an event that may be repeated as KEY, KEY/1, KEY/2; None if there is none."""
     found = [name for name in events if name == key or name.startswith(f"{key}/")]
@@ -227,7 +235,7 @@ class Events(Mapping[str, Any]):
                             self._trials[key] = (offset, len(line))
                             value = None
                         self._values[key] = value
-                    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError):
                         raise UserError(f"{self._path} holds a damaged line: {line[:60]!r}; remove that line") from None
                 offset += len(line)
 

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,16 +16,15 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from archscout.aggregate import rank_pool
+from archscout.plan import TOGETHER
 from archscout.propose import Costing, trial_key
 from archscout.space import Arch, SearchSpace
 from archscout.strategies.strategy import Goal
 
 log = logging.getLogger("archscout")
 
-TOGETHER = 4  # trainings before the strategy hears of them; fixed, so that results never depend on the workers
 CHILDREN = 4  # proposals of which the best by the aggregate trains
 IDLE = 300  # proposals in a row that bring nothing new to train, after which a search ends
-START = 16  # candidates of the zero-shot ranking that train first
 RELATED = 1 / 3  # of the decisions may differ where weights are inherited
 
 
@@ -119,7 +119,7 @@ class Search:
             (arch,) = self.strategy.ask(1)
             arch = self.costing.space.canonical(arch)
             asked.append(arch)
-            if arch in self.trained or arch in chosen or arch in group or self.costing(arch)["violation"] > 0:
+            if arch in self.trained or arch in chosen or arch in group or not self._fits(arch):
                 continue
             if arch in first or self.children == 1:
                 chosen.append(arch)
@@ -131,6 +131,18 @@ class Search:
         if group and not chosen:  # nothing more comes: the best of what there is
             chosen.append(self._best(group))
         return asked, chosen
+
+    def _fits(self, arch: Arch) -> bool:
+        """Whether a proposal is within the limits; that its network cannot be built is logged, as it may take time."""
+        costing, key = self.costing, trial_key(self.costing.space, arch)
+        logged = self.run.recall(key)
+        if logged is not None and "failures" in logged and "scores" not in logged:
+            costing.fail(arch, logged["failures"]["network"])
+        fits = costing(arch)["violation"] <= 0
+        if logged is None and arch in costing.failures:
+            told = {"arch": costing.space.format(arch), "costs": costing(arch)}
+            self.run.record(key, {**told, "failures": {"network": costing.failures[arch]}})
+        return fits
 
     def _best(self, group: Sequence[Arch]) -> Arch:
         """The best of some proposals by the aggregate in the pool of all that was scored, or as the strategy says."""
@@ -223,14 +235,43 @@ def begin(
     """A strategy whose reward is accuracy, begun at a zero-shot ranking; a strategy of your own gets what it accepts.
 
     start: the ranked candidates and their scores, best first. Populations are as `population_of` says and begin with
-    the best; `predictor` gets all. Whatever else a strategy does with its goal is its own.
+    the best; `predictor` gets all. One that takes no `start` is asked once the best have been proposed, and hears
+    nothing of them. Whatever else a strategy does with its goal is its own.
     """
     accepted = inspect.signature(make).parameters
     size = population_of(trainings)
     more: dict[str, Any] = {"population": size, "tournament": max(2, size // 4)}
-    more["start"] = start if getattr(make, "reads_scores", False) else list(start)[:size]
+    more["start"] = start if reads_scores(make) else list(start)[:size]
     goal = Goal(scores={"validation": "max"}, costs=costs, proxies=proxies)
-    return make(space, seed=seed, goal=goal, **{name: value for name, value in more.items() if name in accepted})
+    strategy = make(space, seed=seed, goal=goal, **{name: value for name, value in more.items() if name in accepted})
+    return strategy if "start" in accepted else After(list(start)[:size], strategy)
+
+
+class After:
+    """Proposes some architectures first, and then what a strategy proposes that knows of no beginning."""
+
+    def __init__(self, first: Sequence[Arch], strategy: Any) -> None:
+        self.waiting, self.open, self.strategy = list(first), 0, strategy
+
+    def ask(self, n: int = 1) -> list[Arch]:
+        """`n` architectures; those to begin with come first."""
+        taken, self.waiting = self.waiting[:n], self.waiting[n:]
+        self.open += len(taken)
+        return taken + (self.strategy.ask(n - len(taken)) if len(taken) < n else [])
+
+    def tell(self, archs: Sequence[Arch], values: Sequence[Mapping[str, float]]) -> None:
+        """Hands on the outcomes of what the strategy itself proposed."""
+        known = min(self.open, len(archs))
+        self.open -= known
+        if archs[known:]:
+            self.strategy.tell(archs[known:], values[known:])
+
+
+def reads_scores(make: Any) -> bool:
+    """Whether a strategy, perhaps with some arguments given, learns accuracies from scores, as the predictor does."""
+    while isinstance(make, partial):
+        make = make.func
+    return bool(getattr(make, "reads_scores", False))
 
 
 def nearest(arch: Arch, others: Sequence[Arch]) -> Arch | None:

@@ -48,12 +48,11 @@ class Run:
         self._handler: logging.Handler | None = None
         self._raised_level = False
         try:
-            refuse_exits(folder)
             self.checkpoints.mkdir(exist_ok=True)
             self._file = open(folder / EVENTS, "a+b", buffering=0)  # noqa: SIM115
-        except (OSError, UserError) as error:
+        except OSError as error:
             lock.release()
-            raise (_mendable(error, folder) if isinstance(error, OSError) else error) from None
+            raise _mendable(error, folder) from None
         try:
             self._attach_log()
             self._read()
@@ -270,6 +269,8 @@ def _refuse(constant: str) -> None:
 
 
 def _lock(folder: Path) -> FileLock:
+    """The lock of a run, held; UserError if another process holds it, or if a link leads out of the folder."""
+    refuse_exits(folder)  # before anything is opened for writing, the file of the lock included
     lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)

@@ -32,13 +32,15 @@ def dominators(
 def front_order(values: Sequence[float], costs: np.ndarray | None = None) -> list[int]:
     """Positions of n networks, the best first: by front (of value up, costs down), within a front by value.
 
-    values (n,), larger is better; costs (n, k) as above. Without costs the order is that of the values; ties keep the
-    order in which they were given. The first front are the networks that no other beats in one thing without losing in
-    another, the second those that only the first beats, and so on (Deb et al. 2002, NSGA-II). Costs O(n³) at worst.
+    values (n,), larger is better; costs (n, k) as above. What is not known (NaN) counts as worst: as a value of minus
+    infinity, as a cost of infinity. Without costs the order is that of the values; ties keep the order in which they
+    were given. The first front are the networks that no other beats in one thing without losing in another, the second
+    those that only the first beats, and so on (Deb et al. 2002, NSGA-II). Costs O(n³) at worst.
     """
     value = np.asarray(values, dtype=float)
     n = len(value)
     table = np.zeros((n, 0)) if costs is None or not n else np.asarray(costs, dtype=float).reshape(n, -1)
+    value, table = np.where(np.isnan(value), -np.inf, value), np.where(np.isnan(table), np.inf, table)
     goods = np.column_stack([value, -table])
     better = (goods[None] >= goods[:, None]).all(axis=2) & (goods[None] > goods[:, None]).any(axis=2)  # j beats i
     front, left, number = np.zeros(n, dtype=int), np.ones(n, dtype=bool), 0

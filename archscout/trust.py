@@ -34,7 +34,7 @@ def code_in(config: Mapping[str, Any]) -> list[str]:
     named = [config.get(name) for name in METHODS] + ([proxies] if isinstance(proxies, str) else list(proxies))
     found = [name for name in named if isinstance(name, str) and ":" in name]
     data = config.get("data")
-    if isinstance(data, str) and _CODE.fullmatch(data) and not data.startswith(("torchvision:", "object:")):
+    if isinstance(data, str) and _CODE.fullmatch(data) and not data.startswith("torchvision:"):
         found.append(data)
     if isinstance(workers := config.get("workers"), str) and "://" in workers:
         found.append(workers)

@@ -74,6 +74,7 @@ def methods(kind: str | None = None) -> list[dict[str, str]]:
     """Every method by kind (space, strategy, select, proxy, cost) with its first line of documentation."""
     from archscout.costs import COSTS
     from archscout.differentiable import DIFFERENTIABLE
+    from archscout.predicted import Predictor
     from archscout.proxies import DEFAULT, PROXIES
     from archscout.selection import SELECTORS
     from archscout.spaces import SPACES
@@ -81,7 +82,7 @@ def methods(kind: str | None = None) -> list[dict[str, str]]:
 
     kinds: dict[str, dict[str, Any]] = {
         "space": dict(SPACES),
-        "strategy": {**STRATEGIES, **DIFFERENTIABLE},
+        "strategy": {**STRATEGIES, **DIFFERENTIABLE, "predictor": Predictor},
         "select": {"full": None, **SELECTORS},
         "proxy": dict(PROXIES),
         "cost": dict(COSTS),

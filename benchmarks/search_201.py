@@ -135,6 +135,7 @@ def free(space: SearchSpace) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.space = space
+            self.failures: dict[Arch, str] = {}
 
         def __call__(self, arch: Arch) -> dict[str, float]:
             return {"violation": 0.0}

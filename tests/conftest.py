@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,18 @@ def real_data() -> Path:
 def own_cache(tmp_path_factory) -> None:
     """No test reads or writes the cache of the person who runs it: images and earlier speeds of the machine."""
     os.environ["ARCHSCOUT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Under `pytest -n`, a test marked `alone`, as it measures time, waits until no other runs, and they wait for it."""
+    if not hasattr(request.config, "workerinput"):
+        yield
+        return
+    shared = tmp_path_factory.getbasetemp().parent
+    alone = request.node.get_closest_marker("alone") is not None
+    with open(shared / "turn", "a") as turn, open(shared / "room", "a") as room:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # held while waiting, so that those behind do not slip past
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield

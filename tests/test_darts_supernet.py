@@ -337,6 +337,9 @@ class Additive:
         cost = 100.0 + float((self.supernet.chosen(arch) * self.table).sum())
         return {"params": cost, "violation": max(0.0, cost / self.limits["params"] - 1)}
 
+    def upper(self, costs: dict[str, float]) -> dict[str, float]:
+        return costs
+
 
 def test_limits_steer_and_move_within_the_space() -> None:
     table = 50 * torch.rand(28, 8, generator=torch.Generator().manual_seed(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,89 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
         predict(tmp_path / "stranger.onnx", [])
 
 
+def test_what_cannot_be_parsed_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ONNX Runtime would make of it is not known."""
+    (tmp_path / "text.onnx").write_text("hello")
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **k: pytest.fail("it was loaded"))
+    with pytest.raises(UserError, match=r"cannot load '.*text.onnx'"):
+        predict(tmp_path / "text.onnx", [])
+    with pytest.raises(UserError, match="cannot load the exported network"):
+        deploy._session(b"hello", 1)
+
+
+def said(**values: str) -> Callable[[onnx.ModelProto], None]:
+    """A change of what a file says of itself."""
+
+    def change(model: onnx.ModelProto) -> None:
+        for entry in model.metadata_props:
+            entry.value = values.get(entry.key, entry.value)
+
+    return change
+
+
+def without_probabilities(model: onnx.ModelProto) -> None:
+    del model.graph.output[1]
+
+
+def of_any_height(model: onnx.ModelProto) -> None:
+    said(size="999999999x11")(model)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (without_probabilities, "says it has 5 classes, but its outputs are logits"),
+        (said(classes='["a", "b"]'), "says it has 2 classes, but its outputs are logits"),
+        (said(classes=json.dumps([str(i) for i in range(9)])), "says it has 9 classes"),
+        (said(classes='["a", "a", "b", "c", "d"]'), "does not say its classes"),
+        (said(classes="[" * 100_000), "does not say its classes"),
+        (said(classes='{"a": 1}'), "does not say its classes"),
+        (said(size="12x11"), "says its images are 3 x 12 x 11, but its inputs are image"),
+        (said(size="999999999999x999999999999"), "but its inputs are image"),
+        (said(size="11"), "does not say its classes, size"),
+        (said(size="9" * 5000 + "x11"), "does not say its classes, size"),
+        (said(colour="L"), "says its images are 1 x 11 x 11"),
+        (of_any_height, "says its images are 3 x 999999999 x 11"),
+    ],
+)
+def test_files_that_contradict_themselves(
+    change: Callable[[onnx.ModelProto], None], told: str, exported: tuple[nn.Module, Path, Export], tmp_path: Path
+) -> None:
+    model = onnx.load(str(exported[1]))
+    change(model)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(UserError, match=told) as raised:
+        predict(tmp_path / "m.onnx", [pixels(1)[0]])
+    assert len(str(raised.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("side", "classes", "told"),
+    [
+        (2, 5, "cannot run"),
+        (2, 3, r"answers \(4, 3\) for 1 images and 3 classes"),
+        (6000, 3, "wanted at most 16777216 pixels"),
+    ],
+)
+def test_files_that_answer_something_else(side: int, classes: int, told: str, tmp_path: Path) -> None:
+    """A network that only puts its pixels into rows of `classes`."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["image", "rows"], ["probabilities"])],
+        "g",
+        [helper.make_tensor_value_info("image", kind, ["batch", 3, side, side])],
+        [helper.make_tensor_value_info("probabilities", kind, ["batch", classes])],
+        [helper.make_tensor("rows", onnx.TensorProto.INT64, [2], [-1, classes])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    about = {"classes": json.dumps(list("abcdefgh")[:classes]), "size": f"{side}x{side}", "colour": "RGB"}
+    helper.set_model_props(model, about)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(UserError, match=told):
+        predict(tmp_path / "m.onnx", [np.zeros((2, 2, 3), np.uint8)])
+
+
 def test_the_latency_of_the_file(exported: tuple[nn.Module, Path, Export]) -> None:
     found = measure_onnx(exported[1], seconds=0.05)
     assert (found.runtime, found.threads, found.device) == ("onnxruntime", 1, "cpu")
@@ -354,6 +438,16 @@ def test_weights_of_another_network(tmp_path: Path) -> None:
         load_weights(net(), tmp_path / "text.safetensors")
 
 
+@pytest.mark.parametrize("shared", ['{"a": ["head.bias"]}', '{"a": 1}', "[1]", "{", "[" * 100_000])
+def test_weights_that_lie_about_what_is_shared(shared: str, tmp_path: Path) -> None:
+    from safetensors.torch import save
+
+    tensors = {name: tensor.contiguous() for name, tensor in net().state_dict().items()}
+    (tmp_path / "w.safetensors").write_bytes(save(tensors, metadata={"shared": shared}))
+    with pytest.raises(UserError, match="no weights that can be read"):
+        load_weights(net(), tmp_path / "w.safetensors")
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_weights(net(), tmp_path / "w.safetensors")
     before = (tmp_path / "w.safetensors").read_bytes()
@@ -449,6 +543,12 @@ def test_int8_of_what_cannot_be_quantized(
         export_int8(tmp_path / "text.onnx", tmp_path / "o.onnx", **parts)
     with pytest.raises(UserError, match="no folder"):
         export_int8(path, tmp_path / "no" / "o.onnx", **parts)
+    before = path.read_bytes()
+    (tmp_path / "link.onnx").symlink_to(path)
+    for target in (path, path.parent / "." / path.name, tmp_path / "link.onnx"):
+        with pytest.raises(UserError, match="another name"):
+            export_int8(path, target, **parts)
+    assert path.read_bytes() == before
 
     def broken(*_: object, **__: object) -> None:
         raise ValueError("unknown operation Foo")

@@ -8,6 +8,8 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,7 @@ def small_space() -> SearchSpace:
 # --- timing ---
 
 
+@pytest.mark.alone
 def test_a_twenty_times_larger_network_is_slower() -> None:
     small = measure_latency(net(8, 2), (3, 16, 16), seconds=0.1)
     large = measure_latency(net(64, 4), (3, 16, 16), seconds=0.1)
@@ -76,6 +79,7 @@ def test_a_known_duration_is_found() -> None:
     assert 5.0 <= found.median < 12.0
 
 
+@pytest.mark.alone
 def test_repeats_end_when_a_run_is_slow() -> None:
     start = time.perf_counter()
     found = timed(lambda: time.sleep(0.02), seconds=0.02, min_repeats=1000, device="x", runtime="x", threads=2)
@@ -310,6 +314,64 @@ def test_json_round_trip_is_exact() -> None:
     assert asdict(back) == asdict(found)
     with pytest.raises(UserError, match="no device profile"):
         Profile.from_json({"latency_terms": {}})
+
+
+BROKEN: list[Any] = [-1, float("nan"), float("inf"), "3", True, [], 10**400]
+
+
+@cache
+def kept() -> str:
+    """A profile as a file holds it."""
+    return json.dumps(profile_of(small_space()).to_json())
+
+
+def put(place: str, value: Any) -> dict[str, Any]:
+    """The same with another value at a place like "few.samples.a"."""
+    found = json.loads(kept())
+    costs = {"0-0": 1.0, "1-0": 2.0}
+    found["few"] = {
+        "space": "small", "input_shape": [3, 8, 8], "classes": 5, "samples": costs, "energies": {},
+        "sources": {"other latency": dict(costs)},
+    }  # fmt: skip
+    found["energy_terms"] = {"network": 1.0}
+    *way, last = place.split(".")
+    inner: Any = found
+    for step in way:
+        inner = inner[int(step) if isinstance(inner, list) else step]
+    inner[last] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "speedup", "half_width", "training_half_width", "power", "energy_half_width", "restless", "threads", "batch",
+        "networks", "latency_terms.network", "training_terms.network", "energy_terms.network", "measured.0.latency",
+        "measured.0.energy", "few.samples.0-0", "few.energies.0-0", "few.sources.other latency.0-0", "few.classes",
+    ],
+)  # fmt: skip
+def test_numbers_of_a_profile_that_are_none(place: str) -> None:
+    """Negative, without end, no number, or of 400 digits: whatever a file holds, the error names what is wrong."""
+    for value in BROKEN:
+        with pytest.raises(UserError, match="this is no device profile") as raised:
+            Profile.from_json(put(place, value))
+        assert len(str(raised.value)) < 300
+    assert Profile.from_json(put(place, 2)).to_json() == put(place, 2)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("few", [1]), ("few", {"space": "small"}), ("few.space", 3), ("few.input_shape", [3, 8]), ("few.samples", {}),
+        ("few.samples", {"0-0": 1.0}), ("few.samples", [1, 2]), ("few.sources", []), ("few.sources", {"other": 3}),
+        ("few.energies", None), ("input_shape", [3, 8]), ("input_shape", [3, 8, 8.5]), ("input_shape", [3, 8, 10**9]),
+        ("device", 5), ("target", None), ("latency_terms", None), ("measured", [[]]), ("measured", [{"arch": 1}]),
+        ("surprise", 1),
+    ],
+)  # fmt: skip
+def test_parts_of_a_profile_that_are_none(place: str, value: Any) -> None:
+    with pytest.raises(UserError, match="this is no device profile"):
+        Profile.from_json(put(place, value))
 
 
 def test_a_space_of_your_own_is_measured() -> None:

@@ -145,6 +145,7 @@ def test_bad_items_cost_themselves_only() -> None:
     assert time.perf_counter() - start < 100
 
 
+@pytest.mark.alone
 def test_many_items_are_taken_a_few_at_a_time_and_quickly() -> None:
     taken = 0
 

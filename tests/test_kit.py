@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import os
@@ -26,6 +27,8 @@ from archscout.devices.profile import Profile, trace_of
 from archscout.devices.shelf import add_device, check_device, find_profile, fit_device, known_devices
 from archscout.errors import UserError
 from archscout.propose import Costing
+from archscout.result import last
+from archscout.run import Run
 from archscout.spaces import SPACES
 
 SHAPE = (1, 8, 8)
@@ -176,6 +179,113 @@ def test_a_network_that_fails_there_costs_itself_only(
         assert told in capsys.readouterr().err
 
 
+@pytest.fixture
+def kit_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the script finds a kit of eight networks, which take as many milliseconds as their number."""
+    rows = [{name: row[name] for name in ("file", "space", "input_shape", "classes", "arch")}
+            for row in rows_of("plain", 8)]  # fmt: skip
+    written(tmp_path / "kit.json", {"networks": rows})
+    monkeypatch.setattr(bench, "HERE", str(tmp_path))
+    return tmp_path
+
+
+def timed(stop_after: int) -> Callable[..., dict[str, Any]]:
+    """A measurement of the script that is stopped by Ctrl-C, or by a disk that is full, after some networks."""
+    count = 0
+
+    def measure(path: str, *given: Any) -> dict[str, Any]:
+        nonlocal count
+        if count == stop_after:
+            raise KeyboardInterrupt
+        count += 1
+        value = 1.0 + count % 8
+        return {"latency": value, "low": value, "high": value, "repeats": 20, "noise": 0.0, "energy": None}
+
+    return measure
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 7, 9])
+def test_a_stop_keeps_what_was_measured(
+    stop_after: int, kit_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the first pass the networks so far, in the second all."""
+    out = kit_folder / "back.json"
+    monkeypatch.setattr(bench, "measure", timed(stop_after))
+    code = bench.main(["--out", str(out)])
+    shown = capsys.readouterr()
+    if stop_after == 0:
+        assert code == 2
+        assert "no network could be measured; it was stopped" in shown.err
+        assert not out.exists()
+        return
+    count = min(stop_after, 8)
+    assert code == 130
+    assert f"back.json holds {count} of 8 networks" in shown.out
+    assert len(json.loads(out.read_text())["networks"]) == count
+    assert sorted(path.name for path in kit_folder.iterdir()) == ["back.json", "kit.json"]
+    if count < 6:
+        with pytest.raises(UserError, match="has 1 measured networks; wanted 6"):
+            add_device("board", out)
+        return
+    row = add_device("board", out)
+    assert row["networks"] == count
+    assert any(f"{count} of the 8 networks of the kit were measured" in note for note in row["notes"]) == (count < 8)
+
+
+def test_a_power_cut_keeps_a_whole_file(kit_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is whole after each network: it is looked at when the next one begins."""
+    out, seen, measure = kit_folder / "back.json", [], timed(99)
+
+    def looking(path: str, *given: Any) -> dict[str, Any]:
+        seen.append(len(json.loads(out.read_text())["networks"]) if out.exists() else 0)
+        return measure(path, *given)
+
+    monkeypatch.setattr(bench, "measure", looking)
+    assert bench.main(["--out", str(out)]) == 0
+    assert seen == [0, 1, 2, 3, 4, 5, 6, 7] + [8] * 8
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "cannot read kit.json beside bench.py (No such file or directory); copy the whole folder"),
+        ('{"networks": []}', "kit.json lists no networks; copy the whole folder"),
+        ("{", "kit.json is damaged"),
+        ("[]", "kit.json is damaged"),
+        ('{"networks": [{"arch": "resnet8-w8"}]}', "kit.json is damaged"),
+        ('{"networks": 3}', "kit.json is damaged"),
+    ],
+)
+def test_a_kit_that_did_not_come_whole(
+    content: str | None, told: str, kit_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (kit_folder / "kit.json").unlink()
+    if content is not None:
+        written(kit_folder / "kit.json", content)
+    assert bench.main(["--out", str(kit_folder / "back.json")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert told in line
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(
+    kit_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "measure", lambda *given: pytest.fail("it was measured"))
+    for out in (kit_folder / "absent" / "back.json", kit_folder):
+        assert bench.main(["--out", str(out)]) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"cannot write {out} (" in line
+        assert "--out" in line
+    written(kit_folder / "back.json", "of before")
+    monkeypatch.setattr(bench, "measure", timed(0))
+    assert bench.main(["--out", str(kit_folder / "back.json")]) == 2
+    assert (kit_folder / "back.json").read_text() == "of before"
+
+
+def test_the_script_is_python_3_8() -> None:
+    ast.parse(Path(bench.__file__).read_text(), feature_version=(3, 8))
+
+
 def test_a_missing_runtime_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert bench.main([]) == 2
@@ -246,9 +356,64 @@ def test_kits_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="wanted 24 or more"):
         bench_kit(tmp_path / "kit", networks=5)
     written(tmp_path / "taken", "x")
+    with pytest.raises(UserError, match="wanted 6 or more"):
+        bench_kit(tmp_path / "kit", networks=5, space="plain")
+    with pytest.raises(UserError, match="name one"):
+        bench_kit(tmp_path / "kit", input_shape="3x32x32")
+    with pytest.raises(UserError, match="did you mean 'plain'"):
+        bench_kit(tmp_path / "kit", space="plian")
     with pytest.raises(UserError, match="not empty"):
         bench_kit(tmp_path / "taken")
     assert not (tmp_path / "kit").exists()
+
+
+def test_the_run_of_a_kit_is_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a network is chosen and a folder made."""
+    monkeypatch.setattr(kit, "mixed", lambda *given: pytest.fail("networks were chosen"))
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match="is no run"):
+        bench_kit(tmp_path / "kit", run=run)
+    with Run.create(run, 'data = "digits"\n'):
+        pass
+    with pytest.raises(UserError, match="has no winner yet"):
+        bench_kit(tmp_path / "kit", run=run)
+    about = {"factory": "plain", "arch": "resnet8-w8", "input_shape": SHAPE, "classes": ["a"], "mean": [0], "std": [1]}
+    written(run / "architecture.json", about)
+    with pytest.raises(UserError, match="has no winner yet"):
+        bench_kit(tmp_path / "kit", run=run)
+    with Run.open(run) as opened:
+        opened.record("only_winner", {"space": "plain", "arch": "resnet8-w8", "role": "given", "costs": {}})
+    with pytest.raises(UserError, match=r"has no model.onnx yet"):
+        bench_kit(tmp_path / "kit", run=run)
+    written(run / "architecture.json", "{}")
+    with pytest.raises(UserError, match="is damaged"):
+        bench_kit(tmp_path / "kit", run=run)
+    assert not (tmp_path / "kit").exists()
+
+
+def test_a_kit_of_one_space_needs_ten_networks_and_then_predicts_the_others(tmp_path: Path) -> None:
+    """Ten chosen networks of nasbench201, timed by a law, and another device beside: few_shot predicts the others."""
+    space = SPACES["nasbench201"](SHAPE, 10)
+    other = written(tmp_path / "other.json", measured(rows_of("nasbench201", 80, lambda seen: 3 * law(seen), seed=5)))
+    add_device("other", other)
+    told = bench_kit(tmp_path / "kit", space="nasbench201", input_shape="1x8x8")
+    assert told["networks"] == 10
+    rows = json.loads((tmp_path / "kit" / "kit.json").read_text())["networks"]
+    assert {(row["space"], tuple(row["input_shape"]), row["check"]) for row in rows} == {("nasbench201", SHAPE, False)}
+    assert len({row["arch"] for row in rows}) == 10
+    assert all((tmp_path / "kit" / row["file"]).stat().st_size > 0 for row in rows)
+    for row in rows:
+        row |= {"latency": law(trace_of(space, space.parse(row["arch"]))), "energy": None}
+    row = add_device("board", written(tmp_path / "back.json", measured(rows)))
+    assert any("1 other device" in note for note in row["notes"])
+    profile = find_profile("board")
+    costing = Costing(space, {}, profile)
+    asked = [space.canonical(space.sample(np.random.default_rng(seed))) for seed in range(30)]
+    wanted = np.array([law(trace_of(space, arch)) for arch in asked])
+    found = np.array([costing(arch)["latency"] for arch in asked])
+    high = np.array([costing(arch)["latency_high"] for arch in asked])
+    assert np.median(np.abs(found / wanted - 1)) < 0.1
+    assert (wanted <= high).mean() > 0.85
 
 
 # --- what comes back ---
@@ -310,6 +475,84 @@ def test_a_csv_of_another_tool(tmp_path: Path) -> None:
         assert again.latencies == pytest.approx(found.latencies)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_networks_that_repeat_become_one_with_their_medians(seed: int, tmp_path: Path) -> None:
+    """In whatever order they come, and under whatever name; energies that are missing do not count."""
+    rng = np.random.default_rng(seed)
+    rows = rows_of("plain", 8)
+    wanted: dict[str, tuple[float, float | None]] = {}
+    listed = []
+    for row in rows:
+        times, joules = rng.uniform(1, 9, rng.integers(1, 5)).tolist(), rng.choice([1.0, 2.0, 5.0, -1.0], 4).tolist()
+        known = [value for value in joules[: len(times)] if value > 0]
+        wanted[row["arch"]] = float(np.median(times)), float(np.median(known)) if known else None
+        listed += [{**row, "latency": t, "energy": e} for t, e in zip(times, joules, strict=False)]
+    listed = [listed[i] for i in rng.permutation(len(listed))]
+    found = read_measured(written(tmp_path / "m.json", measured(listed)))
+    assert len(found.archs) == 8
+    texts = [space.format(arch) for space, arch in found.archs]
+    assert dict(zip(texts, found.latencies, strict=True)) == pytest.approx({k: v for k, (v, _) in wanted.items()})
+    assert dict(zip(texts, found.energies, strict=True)) == {k: v for k, (_, v) in wanted.items()}
+    assert found.notes == (f"{len(listed)} rows are of 8 networks: of those that repeat, the medians count",)
+
+
+def test_twins_are_one_network(tmp_path: Path) -> None:
+    """Cells of nasbench201 that compute the same; the numbers of networks that are wanted are of different ones."""
+    space = SPACES["nasbench201"](SHAPE, 10)
+    twins: dict[Any, list[str]] = {}
+    for arch in list(space)[::7]:
+        twins.setdefault(space.canonical(arch), []).append(space.format(arch))
+    groups = [texts[:8] for texts in twins.values() if len(texts) >= 8][:9]
+    assert len(groups) >= 6
+    row = {"file": "n.onnx", "space": "nasbench201", "input_shape": list(SHAPE), "classes": 10, "energy": None}
+    rows = [{**row, "arch": text, "latency": 1.0 + i} for i, texts in enumerate(groups) for text in texts]
+    path = written(tmp_path / "m.json", measured(rows))
+    assert read_measured(path).latencies == tuple(1.0 + i for i in range(len(groups)))
+    told = add_device("board", path)
+    assert told["networks"] == len(groups)
+    assert find_profile("board").few["samples"]  # more rows than make many networks, and still few
+    with pytest.raises(UserError, match="has 5 measured networks; wanted 6 or more"):
+        read_measured(written(tmp_path / "m.json", measured(rows[: 5 * 8])))
+
+
+def test_no_more_networks_are_taken_than_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured_module, "MOST", 8)
+    rows = rows_of("plain", 8)
+    found = read_measured(written(tmp_path / "m.json", measured([*rows, *rows])))
+    assert sorted(found.latencies) == sorted(row["latency"] for row in rows)
+    assert len(found.notes) == 1
+
+
+def test_a_random_network_that_was_also_chosen_is_no_check(tmp_path: Path) -> None:
+    rows = [{**row, "check": True} for row in rows_of("plain", 8)]
+    twice = [*rows, {**rows[3], "file": "winner.onnx", "check": False}, rows[5]]
+    assert read_measured(written(tmp_path / "m.json", measured(twice))).checks == (0, 1, 2, 4, 5, 6, 7)
+
+
+def test_winners_of_every_space_come_back(tmp_path: Path) -> None:
+    """A known network is one of a space with a name; a space that was an object of Python has none."""
+    winner = {"file": "winner.onnx", "input_shape": list(SHAPE), "classes": 10, "latency": 3.0, "energy": None}
+    known = {**winner, "space": "pretrained", "arch": "resnet18"}
+    found = read_measured(written(tmp_path / "m.json", measured([*rows_of("plain", 8), known])))
+    assert [space.name for space, _ in found.archs] == ["plain"] * 8 + ["pretrained"]
+    assert fit_device(found).networks == 9
+    nameless = {**winner, "space": "chain", "arch": "1-2"}
+    found = read_measured(written(tmp_path / "m.json", measured([*rows_of("plain", 8), nameless])))
+    assert len(found.archs) == 8
+    assert found.notes == ("winner.onnx is of the space 'chain', which has no name here, and was left out",)
+    path = written(tmp_path / "m.json", measured([*rows_of("plain", 8), {**nameless, "file": "net9.onnx"}]))
+    with pytest.raises(UserError, match="unknown space 'chain'"):
+        read_measured(path)
+
+
+@pytest.mark.parametrize("runtime", [None, "", "missing"])
+def test_a_runtime_that_is_not_said_is_unknown(runtime: str | None, tmp_path: Path) -> None:
+    content = measured(rows_of("plain", 8), runtime=runtime)
+    if runtime == "missing":
+        del content["runtime"]
+    assert read_measured(written(tmp_path / "m.json", content)).runtime == "unknown"
+
+
 def test_minus_one_is_missing_and_said(tmp_path: Path) -> None:
     rows = rows_of("plain", 10)
     rows[2]["latency"], rows[5]["latency"], rows[7]["latency"] = -1, "", "nan"
@@ -332,7 +575,22 @@ def test_minus_one_is_missing_and_said(tmp_path: Path) -> None:
         (lambda m: {**m, "networks": [{**m["networks"][0], "arch": "resnet8"}]}, "network 1 of .*resnet8"),
         (lambda m: {**m, "networks": [{**m["networks"][0], "space": "plane"}]}, "did you mean 'plain'"),
         (lambda m: {**m, "networks": [{"latency": 3}]}, "KeyError"),
-        (lambda m: {k: v for k, v in m.items() if k != "threads"}, "KeyError 'threads'"),
+        (lambda m: {k: v for k, v in m.items() if k != "threads"}, "it does not say its threads"),
+        (lambda m: {k: v for k, v in m.items() if k != "device"}, "it does not say its device"),
+        (lambda m: {**m, "networks": 3}, "it lists no networks"),
+        (lambda m: {**m, "networks": [3]}, "it lists no networks"),
+        *(
+            (lambda m, value=value: {**m, "threads": value}, "threads of .* is .*; wanted a whole number from 1 to 65")
+            for value in (0, -1, 2.5, "2", True, None, 10**400)
+        ),
+        *(
+            (lambda m, value=value: {**m, "networks": [{**m["networks"][0], "classes": value}]}, "classes of network 1")
+            for value in (0, 2.5, "2", 10**400)
+        ),
+        *(
+            (lambda m, v=value: {**m, "networks": [{**m["networks"][0], "input_shape": v}]}, "input_shape of network 1")
+            for value in ([1, 8], [1, 8, 8.5], [1, 8, -8], [1, 8, 10**6], [1, 8, 10**400], "188", [])
+        ),
     ],
 )
 def test_bad_files_of_a_kit(change: Callable[[dict[str, Any]], Any], told: str, tmp_path: Path, home: Path) -> None:
@@ -383,6 +641,14 @@ def test_a_table_needs_to_say_whose_it_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no text file"):
         add_device("board", tmp_path / "b.json")
     assert input_shape_of("3x32x64") == (3, 32, 64)
+    for text in ("3x\u00b2x8", "3x8x99999999", "3x8x" + "9" * 5000, "3x8x0"):
+        with pytest.raises(UserError, match="no shape of an image"):
+            input_shape_of(text)
+    good: dict[str, Any] = {"space": "plain", "input_shape": SHAPE, "classes": 10}
+    changes = ({"classes": 0}, {"classes": 10**9}, {"threads": 0}, {"input_shape": (1, 8)}, {"input_shape": (1, 8, 0)})
+    for change in changes:
+        with pytest.raises(UserError, match=r"wanted a whole number|has channels"):
+            read_measured(path, **{**good, **change})
 
 
 def test_ten_networks_are_helped_by_other_devices(tmp_path: Path) -> None:
@@ -527,12 +793,15 @@ def test_published_latencies(real_data: Path, tmp_path: Path) -> None:
     path = real_data / "nas" / "nb201_help_latency.parquet"
     column = pandas.read_parquet(path, columns=["help_silver_4210r"])["help_silver_4210r"]
     names = pandas.read_parquet(real_data / "nas" / "nb201_accuracy.parquet", columns=["arch_str"])["arch_str"]
-    places = np.random.default_rng(0).permutation(len(names))[:120]
+    space, distinct = SPACES["nasbench201"]((3, 32, 32), 10), {}
+    for place in np.random.default_rng(0).permutation(len(names))[:300]:
+        distinct.setdefault(space.canonical(space.parse(names[place])), place)
+    places = list(distinct.values())[:120]
     lines = ["arch,ms", *(f"{names[i]},{column[i]}" for i in places[:60])]
     add_device(
         "xeon", written(tmp_path / "x.csv", "\n".join(lines)), space="nasbench201", input_shape="3x32x32", classes=10
     )
-    profile, space = find_profile("xeon"), SPACES["nasbench201"]((3, 32, 32), 10)
+    profile = find_profile("xeon")
     assert not profile.few
     found = np.array([profile.latency(trace_of(space, space.canonical(space.parse(names[i])))) for i in places[60:]])
     truth = column[places[60:]].to_numpy()
@@ -593,9 +862,18 @@ def test_profiles_are_found_and_not_found(tmp_path: Path, home: Path) -> None:
     ):
         with pytest.raises(UserError, match=told):
             find_profile(source)
-    written(home / "broken.json", "{}")
-    with pytest.raises(UserError, match="no device file"):
-        find_profile("broken")
+    kept = json.loads((home / "pixel.json").read_text())
+    for content in (
+        "{}", "[" * 100_000, {k: v for k, v in kept.items() if k != "profile"}, {**kept, "added": None},
+        {**kept, "profile": {**kept["profile"], "half_width": -1}}, {**kept, "profile": []},
+        {**kept, "profile": {**kept["profile"], "few": {"space": "plain"}}},
+    ):  # fmt: skip
+        written(home / "broken.json", content)
+        for work in (lambda: find_profile("broken"), known_devices, lambda: add_device("new", tmp_path / "m.json")):
+            with pytest.raises(UserError, match=r"broken\.json is no device file"):
+                work()
+    (home / "broken.json").unlink()
+    assert [row["name"] for row in known_devices()] == ["pixel"]
 
 
 # --- limits ---
@@ -623,6 +901,14 @@ def test_limits_hold_at_the_safe_end(tmp_path: Path) -> None:
     for share, feasible in ((0.5, False), (1.01, True)):
         limit = alone["latency"] + share * (alone["latency_high"] - alone["latency"])
         assert (Costing(space, {"latency": limit}, few)(arch)["violation"] <= 0) == feasible
+    add_device("board", tmp_path / "m.json", power="3.3W", replace=True)
+    few = find_profile("board")  # a stated power has no error there either, to the last digit
+    for profile in (few, dataclasses.replace(few, few={})):
+        costing = Costing(space, {"power": 3.3}, profile)
+        for row in rows:
+            costs = costing(space.parse(row["arch"]))
+            assert (costs["violation"], costs["power"]) == (0, 3.3)
+            assert costing.upper(costs)["power"] == 3.3
     within = Costing(space, {}, doubtful)
     within(arch)
     assert within.within({"latency": 1.2 * latency})(arch)["violation"] > 0
@@ -651,7 +937,7 @@ def test_rank_takes_a_device_by_its_name(tmp_path: Path) -> None:
     assert [("ram_int8" in text, "energy" in text) for text in found["failures"]] == [(True, False)] * 2
 
 
-def test_what_the_winner_measures_is_kept(tmp_path: Path) -> None:
+def test_what_the_winner_measures_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run whose limits are of another device: predicted first, then measured there, and its verdict follows."""
     import archscout
     from archscout.facts import facts_of
@@ -675,6 +961,7 @@ def test_what_the_winner_measures_is_kept(tmp_path: Path) -> None:
     assert "predicted" in summary["verdict"]
     assert f"bench-kit --run {result.folder}" in summary["verdict"]
     assert "predicted, at most" in result.report.read_text()
+    assert result.report.read_text().count("<td>predicted, not measured</td>") == 2  # latency and energy
     assert summary["energy"]["energy"] > 0
     spent = facts_of(result.folder)["spent"]
     assert spent["energy"] == pytest.approx(sum(row["energy"] for row in facts_of(result.folder)["time"]))
@@ -700,6 +987,11 @@ def test_what_the_winner_measures_is_kept(tmp_path: Path) -> None:
     verdict = facts_of(result.folder)["summary"]["verdict"]
     assert "just below the limit of 2 ms: the interval reaches to 2.1 ms" in verdict
     assert "Estimated from its latency measured on board its energy is 1.9 mJ, just below" in verdict
+    assert "just below, the interval reaches 2.10\u00a0ms" in result.report.read_text()
+    main(["device", "check", str(result.folder), str(tmp_path / "back.json")])
+    assert "1.9 ms on" in (said := capsys.readouterr().out)
+    assert "just below the limit: the interval reaches to 2.1 ms" in said
+    assert "ABOVE" not in said
     for change, told in (
         ({"latency": -1}, "no time of this run's winner"),
         ({"latency": "fast"}, "latency 'fast' is not above zero"),
@@ -710,3 +1002,30 @@ def test_what_the_winner_measures_is_kept(tmp_path: Path) -> None:
             check_device(result.folder, path)
     with pytest.raises(UserError, match="is no measurement of a bench kit"):
         check_device(result.folder, written(tmp_path / "t.csv", "arch,ms\n"))
+    for change, told in (
+        ({"threads": 1}, "by onnxruntime with 1 thread; 'board', .* by onnxruntime with 2: .*bench.py --threads 2"),
+        ({"runtime": "tflite"}, "by tflite with 2 threads; 'board', .* by onnxruntime with 2"),
+        ({"threads": 0}, "wanted a whole number"),
+    ):
+        path = written(tmp_path / "back.json", measured([winner], **change))
+        with pytest.raises(UserError, match=told):
+            check_device(result.folder, path)
+    for change in ({"space": "mine:chain"}, {"classes": 4}, {"input_shape": [3, 8, 8]}):
+        path = written(tmp_path / "back.json", measured([{**winner, **change}]))
+        with pytest.raises(UserError, match="no time of this run's winner"):
+            check_device(result.folder, path)
+    other = written(tmp_path / "back.json", measured([winner], device="another board", runtime=None))
+    found = check_device(result.folder, other)
+    assert found["notes"] == [
+        "the runtime is unknown here and onnxruntime where 'board' was measured",
+        "measured on 'another board'; 'board' was added from 'a board'",
+    ]
+    kept = last(archscout.Result(result.folder).events, "target_measured")
+    assert (kept["device"], kept["runtime"], kept["threads"]) == ("another board", "unknown", 2)
+    assert kept["notes"] == found["notes"]
+    main(["device", "check", str(result.folder), str(other)])
+    assert "note: measured on 'another board'" in capsys.readouterr().out
+    nameless = {**about, "factory": "a_space_of_python"}  # which nobody could build from here
+    written(result.folder / "architecture.json", nameless)
+    path = written(tmp_path / "back.json", measured([{**winner, "space": "a_space_of_python"}]))
+    assert check_device(result.folder, path)["latency"] == 2.5

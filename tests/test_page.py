@@ -716,7 +716,7 @@ def test_browser_draws_everything(facts: dict[str, Any], tmp_path: Path) -> None
     assert opened.console == []
     assert opened.requests == []
     figures = re.findall(r'class="figure[^"]*" data-figure="([^"]+)"', opened.dom)
-    assert len(figures) == len(page._view(facts)["figures"]) == 13
+    assert len(figures) == len(page._view(facts)["figures"]) == 14
     assert f'data-drawn="{len(figures)}"' in opened.dom
     for chunk in re.split(r'class="figure[^"]*" data-figure="', opened.dom)[1:]:
         assert 'class="main-svg"' in chunk

@@ -271,6 +271,7 @@ def test_train_repeats_the_winner(finished: archscout.Result, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_budget_is_kept(npz: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     result = archscout.search(str(npz), out=tmp_path / "run", budget="60s", limits={"params": "40k"}, workers=1)
@@ -289,6 +290,7 @@ def test_the_report_opens_offline_without_errors(finished: archscout.Result) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_two_devices_train_a_given_network_within_a_budget(tmp_path: Path) -> None:
     """Several devices are processes of their own; two on the CPU keep the budget and leave a whole run."""
     began = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from test_strategies import space
 from archscout.errors import UserError
 from archscout.execute import Outcome
 from archscout.predicted import Predictor
-from archscout.reward import Search, begin, inherited, nearest, population_of
+from archscout.propose import trial_key
+from archscout.reward import Search, begin, inherited, nearest, population_of, reads_scores
 from archscout.space import Arch
+from archscout.strategies import Random
 from archscout.strategies.strategy import Goal
 
 PROXIES = {"size": "max"}
@@ -42,8 +45,25 @@ class Costs:
 
     space = SPACE
 
+    def __init__(self) -> None:
+        self.failures: dict[Arch, str] = {}
+
+    def fail(self, arch: Arch, why: str) -> None:
+        self.failures[arch] = why
+
     def __call__(self, arch: Arch) -> dict[str, float]:
         return {"violation": float(arch[0] == 3), "params": float(sum(arch))}
+
+
+class Broken(Costs):
+    """The same, but what has failed is as good as above a limit."""
+
+    def __init__(self, inside: Any) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def __call__(self, arch: Arch) -> dict[str, float]:
+        return {"violation": 1e9} if arch in self.failures else self.inside(self, arch)
 
 
 class Listed:
@@ -161,7 +181,36 @@ def test_begin_gives_each_strategy_what_it_accepts() -> None:
     predictor = begin(Predictor, SPACE, seed=0, start=start, trainings=8, proxies=PROXIES)
     assert predictor.ask(1) == [(0, 0, 3)]  # the best by the score while nothing was trained
     plain = begin(lambda space, seed, goal: (seed, goal), SPACE, seed=3, start=start, trainings=8, proxies=PROXIES)
-    assert plain == (3, Goal(scores={"validation": "max"}, proxies=PROXIES))
+    assert plain.strategy == (3, Goal(scores={"validation": "max"}, proxies=PROXIES))
+    assert reads_scores(partial(partial(Predictor, explore=0.1), retries=3))
+    assert not reads_scores(Random)
+
+
+def test_a_strategy_that_knows_of_no_beginning_begins_at_the_ranking_all_the_same() -> None:
+    start = {(0, 0, n): {"size": float(n)} for n in range(4)}
+    strategy = begin(Random, SPACE, seed=0, start=start, trainings=8, proxies=PROXIES)
+    alone = Random(SPACE, seed=0, goal=Goal(scores={"validation": "max"}))
+    asked = [strategy.ask(3), strategy.ask(3)]
+    assert asked[0] + asked[1][:1] == list(start)
+    assert asked[1][1:] == alone.ask(2)
+    strategy.tell([arch for some in asked for arch in some], [{"violation": 0.0, "validation": 1.0}] * 6)
+    with pytest.raises(ValueError, match="asked"):
+        strategy.tell([(0, 0, 0)], [{}])
+
+
+def test_a_network_that_could_not_be_built_is_logged_and_not_tried_again() -> None:
+    run, jobs = Memory(), []
+    search = made(run, Listed([(0, 0, 0), (0, 0, 1), (0, 0, 2)]), jobs, start=[(0, 0, 0), (0, 0, 1), (0, 0, 2)])
+    inside = Costs.__call__
+    search.costing = Broken(inside)
+    search.costing.fail((0, 0, 1), "too slow to build")
+    found = search(2)
+    assert list(found) == [(0, 0, 0), (0, 0, 2)]
+    key = trial_key(SPACE, (0, 0, 1))
+    assert run[key]["failures"] == {"network": "too slow to build"}
+    again = made(run, Listed([(0, 0, 0), (0, 0, 1), (0, 0, 2)]), [], start=[(0, 0, 0), (0, 0, 1), (0, 0, 2)])
+    again.costing = Broken(inside)  # on a quieter machine it can be built
+    assert list(again(2)) == list(found)
 
 
 def test_the_predictor_learns_that_a_score_misleads() -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from archscout.checkpoint import write_checkpoint
 from archscout.errors import DiskFull, UserError
+from archscout.result import Result
 from archscout.run import Run
 
 VALUE = st.recursive(
@@ -148,6 +149,29 @@ def test_two_processes_cannot_share_a_run(tmp_path) -> None:
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert "in use by another process" in other.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_links_are_refused_before_the_lock_is_opened(tmp_path, monkeypatch) -> None:
+    """Opening it may empty the file that a link leads to."""
+    Run.create(tmp_path / "run", "").close()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "precious").write_text("mine")
+    for folder in ("run", "new"):
+        (tmp_path / folder / ".lock").unlink(missing_ok=True)
+        (tmp_path / folder / ".lock").symlink_to(tmp_path / "precious")
+    monkeypatch.setattr("archscout.run.FileLock", lambda path: pytest.fail("the lock was opened"))
+    with pytest.raises(UserError, match="leads out"):
+        Run.open(tmp_path / "run")
+    with pytest.raises(UserError, match="leads out"):
+        Run.create(tmp_path / "new", "")
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_run_that_read_no_images_has_no_data(tmp_path) -> None:
+    with Run.create(tmp_path / "run", 'data = "digits"\n') as run:
+        run.record("versions", {})
+    with pytest.raises(UserError, match="has read no images yet; type: archscout resume"):
+        Result(tmp_path / "run").data()
 
 
 def test_create_and_open_refuse_wrong_folders(tmp_path) -> None:

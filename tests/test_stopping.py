@@ -38,11 +38,16 @@ def test_dominators_by_the_definition(axes: int) -> None:
         assert None in found
 
 
-def test_front_order_by_the_definition() -> None:
+@pytest.mark.parametrize("unknown", [0.0, 0.3])
+def test_front_order_by_the_definition(unknown: float) -> None:
+    """Also where a part of the numbers is not known: such a value or cost is worse than any other."""
     rng = np.random.default_rng(0)
     for _ in range(30):
         n = int(rng.integers(1, 10))
         values, costs = rng.integers(0, 5, n).astype(float), rng.integers(0, 4, (n, 2)).astype(float)
+        values[rng.random(n) < unknown], costs[rng.random((n, 2)) < unknown] = np.nan, np.nan
+        order = front_order(values, costs)
+        values, costs = np.where(np.isnan(values), -99.0, values), np.where(np.isnan(costs), 99.0, costs)
         goods = [(v, *(-c)) for v, c in zip(values, costs, strict=True)]
         left, number, front = list(range(n)), 0, {}
         while left:
@@ -53,7 +58,6 @@ def test_front_order_by_the_definition() -> None:
             ]  # fmt: skip
             front |= dict.fromkeys(best, number)
             left, number = [i for i in left if i not in best], number + 1
-        order = front_order(values, costs)
         assert order == sorted(range(n), key=lambda i: (front[i], -values[i], i))
 
 

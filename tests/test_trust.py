@@ -23,7 +23,9 @@ import archscout
 from archscout.cli import main
 from archscout.devices.verb import profile
 from archscout.errors import UserError
+from archscout.files import refuse_exits
 from archscout.run import Run
+from archscout.trust import code_in
 
 STARTED: list[str] = []
 
@@ -62,7 +64,8 @@ def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     monkeypatch.setitem(sys.modules, "test_trust", sys.modules[__name__])
     yield
-    sys.modules.pop("foreign_code", None)
+    for name in ("foreign_code", "object"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +139,33 @@ def test_a_run_of_somebody_else_imports_nothing(
     assert not (foreign.parent / "new").exists()
 
 
+def test_data_that_were_an_object_are_no_module(
+    foreign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run keeps `object:TYPE` of data that were an object of Python; no module of that name is looked for."""
+    (tmp_path / "modules" / "object.py").write_text((tmp_path / "modules" / "foreign_code.py").read_text())
+    replaced(foreign, "data", "object:data")
+    new = foreign.parent / "new"
+    for words in (
+        ("resume", foreign),
+        ("train", foreign, "--out", new),
+        ("search", "--config", foreign / "config.toml", "--out", new),
+        ("export", foreign, "--int8"),
+    ):
+        for more in ((), ("--trust",)):
+            assert code_of(*words, *more) == 2, words
+            (told,) = capsys.readouterr().err.strip().splitlines()
+            assert "were a Python object" in told
+            assert "data=" in told or "search(DATA" in told
+    with pytest.raises(UserError, match="object of Python"):
+        archscout.search("object:data", out=new)
+    assert code_in({"data": "object:data"}) == ["object:data"]
+    assert code_in({"data": "torchvision:CIFAR10"}) == []
+    assert not STARTED
+    assert "object" not in sys.modules
+    assert not new.exists()
+
+
 def test_a_proxy_of_somebody_else_is_not_imported(foreign: Path) -> None:
     text = (foreign / "config.toml").read_text()
     start = text.index("proxies = [") + len("proxies = [")
@@ -202,7 +232,7 @@ def test_a_kit_of_somebody_else_imports_nothing(tmp_path: Path, finished: Path) 
     about = json.loads((finished / "architecture.json").read_text())
     won = {**row, "file": "winner.onnx", "arch": about["arch"], "input_shape": about["input_shape"], "latency": 1.0}
     (tmp_path / "measured.json").write_text(json.dumps({**kit, "networks": [won] + kit["networks"]}))
-    with pytest.raises(UserError, match="--trust"):
+    with pytest.raises(UserError, match="of no other device"):
         check_device(finished, tmp_path / "measured.json")
     assert not STARTED
 
@@ -301,6 +331,8 @@ def test_links_that_lead_out_of_a_run_are_refused(name: str, foreign: Path, tmp_
     if name == "checkpoints":
         shutil.move(foreign / name, outside)
     else:
+        if name == ".lock":
+            (foreign / name).write_text("mine")
         (foreign / name).touch()
         shutil.copy(foreign / name, outside)
         (foreign / name).unlink()
@@ -313,6 +345,31 @@ def test_links_that_lead_out_of_a_run_are_refused(name: str, foreign: Path, tmp_
     for verb in ("resume", "report", "export", "profile"):
         assert code_of(verb, foreign) == 2, verb
     assert state() == before
+
+
+def test_what_vanishes_meanwhile_is_passed_over(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run at work replaces its files by drafts that are there for a moment."""
+    walk = os.walk
+
+    def with_drafts(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for where, folders, files in walk(root):
+            yield where, folders, [".report.html.0a1b.part", *files]
+
+    monkeypatch.setattr("archscout.files.os.walk", with_drafts)
+    refuse_exits(foreign)
+    assert archscout.Result(foreign).finished
+    (foreign / "link").symlink_to(foreign.parent)
+    with pytest.raises(UserError, match="leads out"):
+        refuse_exits(foreign)
+
+
+def test_numbers_of_a_log_that_are_too_large(foreign: Path) -> None:
+    """A whole number of 400 digits is JSON, and no cost."""
+    trial = {"arch": "resnet8-w8", "costs": {"macs": 10**400, "violation": 0.0}, "scores": {}, "failures": {}}
+    with open(foreign / "trials.jsonl", "a") as log:
+        log.write(json.dumps({"event": "trial/plain/x", "value": trial, "seconds": 0.0, "time": "2026"}) + "\n")
+    with pytest.raises(UserError, match="holds a damaged line"):
+        archscout.Result(foreign)
 
 
 def test_what_is_no_file_in_a_run_is_refused(foreign: Path) -> None:
@@ -335,7 +392,9 @@ def test_a_page_is_not_written_through_a_link(foreign: Path, tmp_path: Path) -> 
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_an_onnx_file_reads_no_other_file(foreign: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.onnx", "model.json", "model.textproto", "model.onnxtxt", "model.ort"])
+def test_an_onnx_file_reads_no_other_file(name: str, foreign: Path, tmp_path: Path) -> None:
+    """Whatever it is called: ONNX Runtime reads the same bytes under every name."""
     import onnx
     from onnx import external_data_helper
     from PIL import Image
@@ -347,9 +406,9 @@ def test_an_onnx_file_reads_no_other_file(foreign: Path, tmp_path: Path) -> None
     secret.write_bytes(big.raw_data)
     external_data_helper.set_external_data(big, location=str(secret))
     big.ClearField("raw_data")
-    (foreign / "model.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / name).write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match="other files"):
-        archscout.predict(foreign, [tmp_path / "a.png"])
+        archscout.predict(tmp_path / name, [tmp_path / "a.png"])
 
 
 def test_an_archive_that_lies_about_itself_is_told(tmp_path: Path) -> None:

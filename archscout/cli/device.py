@@ -76,21 +76,32 @@ def check(
     file: Annotated[
         Path, typer.Argument(help="measured.json of a kit that was written with --run.", show_default=False)
     ],
-    trust: options.Trust = False,
     as_json: options.Json = False,
 ) -> None:
     """Keep what a run's winner really takes on another device, and say whether its limits hold there."""
     from archscout.costs.limits import format_cost
     from archscout.devices.shelf import check_device
+    from archscout.facts import judged
+    from archscout.result import Result, last
 
-    found = check_device(run, file, trust=trust)
+    found = check_device(run, file)
     if as_json:
         print(options.json.dumps(found))
         return
+    result = Result(run)
+    limits, ends = result.config.get("limits", {}), last(result.events, "target_measured")
     for name in ("latency", "energy", "power"):
         if found[name] is not None:
-            held = {True: ", within the limit", False: ", ABOVE the limit"}.get(found["limits"].get(name), "")
-            print(f"{name:9} {format_cost(name, found[name])} on {found['device']}{held}")
+            most = ends.get(f"{name}_high") or found[name]
+            held = {
+                "met": ", within the limit",
+                "near": f", just below the limit: the interval reaches to {format_cost(name, most)}",
+                "over": ", ABOVE the limit",
+            }
+            said = held[judged(found[name], most, limits[name])] if name in limits else ""
+            print(f"{name:9} {format_cost(name, found[name])} on {found['device']}{said}")
+    for note in found["notes"]:
+        print(f"note: {note}")
 
 
 @device.command()

@@ -84,12 +84,13 @@ def show(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
 
 def conclude(result: Any, as_json: bool) -> None:
     """Print what a run found: the folder, the winner, its accuracy with the baseline beside it, latency, the report."""
-    from archscout.facts import facts_of
+    from archscout.facts import facts_of, spent_by_stage, units_of
 
     facts = facts_of(result.folder)
     found = facts["summary"]
     if as_json:
-        print(json.dumps({**found, "folder": str(result.folder), "report": str(result.report)}, indent=1))
+        told = {**found, "spent": spent_by_stage(facts), "folder": str(result.folder), "report": str(result.report)}
+        print(json.dumps({**told, "units": units_of(told)}, indent=1))
         return
     metric = found["metric"].replace("_", " ")
     print(f"run       {result.folder}")

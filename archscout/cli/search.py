@@ -14,6 +14,14 @@ def search(
     data: options.Data = None,
     space: Annotated[str | None, typer.Option(help="Search space; see archscout list.")] = None,
     strategy: Annotated[str | None, typer.Option(help="What proposes architectures.")] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="What the strategy is told: proxies (no training), or accuracy after a short training."),
+    ] = None,
+    inherit: Annotated[
+        bool | None,
+        typer.Option("--inherit", help="Short trainings begin with the weights of the nearest trained network."),
+    ] = None,
     proxies: Annotated[str | None, typer.Option(help="Zero-shot proxies that rank, joined by commas.")] = None,
     select: options.Select = None,
     share: options.Share = None,
@@ -22,6 +30,7 @@ def search(
     budget: options.Budget = None,
     candidates: Annotated[int | None, typer.Option(help="Architectures to score.")] = None,
     finalists: Annotated[int | None, typer.Option(help="Architectures to verify by short training.")] = None,
+    trainings: Annotated[int | None, typer.Option(help="Short trainings of a search by accuracy.")] = None,
     epochs: options.Epochs = None,
     split: Annotated[
         str | None,
@@ -31,7 +40,7 @@ def search(
     ] = None,
     objective: Annotated[
         list[str] | None,
-        typer.Option(help="Cost that verification weighs against accuracy, like latency; repeatable."),
+        typer.Option(help="Cost that verification and nsga2 weigh against accuracy, like latency; repeatable."),
     ] = None,
     pretrained: Annotated[
         list[str] | None,

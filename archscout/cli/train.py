@@ -17,6 +17,8 @@ def train(
     arch: Annotated[str | None, typer.Option(help="The architecture, as the program prints it.")] = None,
     select: options.Select = None,
     share: options.Share = None,
+    limit: options.Limit = None,
+    device_profile: options.DeviceProfile = None,
     budget: options.Budget = None,
     epochs: options.Epochs = None,
     recipe: options.Recipe = None,
@@ -38,7 +40,6 @@ def train(
     """Train one architecture fully, audit and export it: a run's winner again, or --arch of --space on --data."""
     from archscout.pipeline import train as run_train
 
-    settings = {
-        k: v for k, v in locals().items() if k not in ("run", "data", "space", "arch", "out", "as_json", "run_train")
-    }
+    apart = ("run", "data", "space", "arch", "limit", "out", "as_json", "run_train")
+    settings = {k: v for k, v in locals().items() if k not in (*apart, "apart")} | {"limits": limit or None}
     options.conclude(run_train(data, run=run, space=space, arch=arch, out=out, **settings), as_json)

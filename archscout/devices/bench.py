@@ -5,12 +5,13 @@ one inference at batch 1, and keeps the median in milliseconds with its 95 % int
 of which the faster counts; the interval reaches to the median of the slower. A repeat in which Linux gave the core to
 another program counts with its time on the core (with one thread). Energy is read where Linux shows the processor's
 counters to this user. Everything goes into one file, measured.json, to be taken back: archscout device add NAME
-measured.json
+measured.json. The file is written anew after each network, so that a stop keeps what was measured until then.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import glob
 import json
 import math
@@ -43,27 +44,19 @@ def main(argv: list[str] | None = None) -> int:
         import onnxruntime
     except ImportError as error:
         return fail(f"{error}; type: pip install numpy onnxruntime")
-    if asked.threads < 1 or not asked.seconds > 0:
+    if asked.threads < 1 or not 0 < asked.seconds < math.inf:
         return fail("wanted --threads of at least 1 and --seconds above 0")
     if asked.provider not in onnxruntime.get_available_providers():
         have = ", ".join(onnxruntime.get_available_providers())
         return fail(f"onnxruntime here has no {asked.provider}; it has {have}")
-    with open(os.path.join(HERE, "kit.json"), encoding="utf-8") as file:
-        networks = json.load(file)["networks"]
+    try:
+        networks = listed(os.path.join(HERE, "kit.json"))
+        keep(asked.out, None)
+    except ValueError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(f"cannot write {asked.out} ({error.strerror}); name another file with --out")
     meter = EnergyMeter.found()
-    done: list[dict] = [{} for _ in networks]
-    for turn in (1, 2):
-        for place, network in enumerate(networks):
-            try:
-                found = measure(os.path.join(HERE, network["file"]), asked, meter)
-            except Exception as error:  # a network that this device cannot run costs itself only
-                found = {"failure": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
-            done[place] = better(done[place], found)
-            shown = found.get("failure") or f"{found['latency']:9.3f} ms ({found['low']:.3f} to {found['high']:.3f})"
-            print(f"{turn}/2 {place + 1:3}/{len(networks)} {network['file']:12} {shown}", flush=True)
-    good = [found for found in done if "latency" in found]
-    if not good:
-        return fail(f"no network could be measured; the first said: {done[0]['failure']}")
     about = {
         "format": FORMAT,
         "device": asked.name or device_name(),
@@ -75,11 +68,34 @@ def main(argv: list[str] | None = None) -> int:
         "batch": 1,
         "units": {"latency": "ms", "energy": "mJ"},
         "energy_source": RAPL if meter else None,
-        "networks": [{**network, **found} for network, found in zip(networks, done)],  # noqa: B905 - Python 3.8
+        "asked": len(networks),
     }
-    with open(asked.out + ".part", "w", encoding="utf-8") as file:
-        json.dump(about, file, indent=1)
-    os.replace(asked.out + ".part", asked.out)
+    done: list[dict] = [{} for _ in networks]
+    stopped = False
+    try:
+        for turn in (1, 2):
+            for place, network in enumerate(networks):
+                try:
+                    found = measure(os.path.join(HERE, network["file"]), asked, meter)
+                except Exception as error:  # a network that this device cannot run costs itself only
+                    found = {"failure": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
+                done[place] = better(done[place], found)
+                so_far = [{**row, **one} for row, one in zip(networks, done) if one]  # noqa: B905 - Python 3.8
+                if any("latency" in one for one in done):
+                    keep(asked.out, {**about, "networks": so_far})
+                shown = found.get("failure") or "{latency:9.3f} ms ({low:.3f} to {high:.3f})".format(**found)
+                print(f"{turn}/2 {place + 1:3}/{len(networks)} {network['file']:12} {shown}", flush=True)
+    except KeyboardInterrupt:
+        stopped = True
+    except OSError as error:
+        return fail(f"cannot write {asked.out} ({error.strerror}); make room, or name another file with --out")
+    good = [found for found in done if "latency" in found]
+    if not good:
+        said = "it was stopped" if stopped else f"the first said: {done[0]['failure']}"
+        return fail(f"no network could be measured; {said}")
+    if stopped:
+        print(f"stopped: {asked.out} holds {len(good)} of {len(networks)} networks; to measure all, run it again")
+        return 130
     noisy = sum(found["noise"] > 0.1 for found in good)
     if noisy:
         print(
@@ -87,6 +103,38 @@ def main(argv: list[str] | None = None) -> int:
         )
     print(f"wrote {asked.out}: {len(good)} networks; take it back and type: archscout device add NAME {asked.out}")
     return 0
+
+
+def listed(path: str) -> list[dict]:
+    """The networks of a kit.json; ValueError that says what is wrong with it."""
+    mend = "copy the whole folder that archscout bench-kit wrote"
+    try:
+        with open(path, encoding="utf-8") as file:
+            networks = json.load(file)["networks"]
+        whole = all(isinstance(network["file"], str) for network in networks)
+    except OSError as error:
+        raise ValueError(f"cannot read kit.json beside bench.py ({error.strerror}); {mend}") from None
+    except (ValueError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise ValueError(f"kit.json is damaged; {mend}")
+    if not networks:
+        raise ValueError(f"kit.json lists no networks; {mend}")
+    return networks
+
+
+def keep(path: str, found: dict | None) -> None:
+    """Put what was found at a path, whole or not at all, also when the power fails; with None only try the place."""
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    with open(path + ".part", "w", encoding="utf-8") as file:
+        json.dump(found, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    if found is None:
+        os.remove(path + ".part")
+    else:
+        os.replace(path + ".part", path)
 
 
 def measure(path: str, asked: argparse.Namespace, meter: EnergyMeter | None) -> dict:

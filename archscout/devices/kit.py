@@ -14,12 +14,14 @@ import torch
 
 from archscout.costs.trace import Trace
 from archscout.devices import bench
+from archscout.devices.measured import WINNER, input_shape_of
 from archscout.devices.profile import features, trace_of
 from archscout.errors import UserError
 from archscout.space import Arch, SearchSpace, Shape
 
 FORMAT = "archscout-kit/1"
-LEAST = 24  # networks in a kit
+USUAL, LEAST = 32, 24  # networks in a kit of several spaces
+FEW, FEWEST = 10, 6  # networks in a kit of one space
 CHECKS = 3 / 8  # of them drawn at random, to see how far predictions err; the others are chosen
 # Families of networks and shapes of images from which the networks of a kit are chosen, and how many are drawn of each.
 SOURCES: tuple[tuple[str, Shape, int], ...] = (
@@ -31,7 +33,6 @@ SOURCES: tuple[tuple[str, Shape, int], ...] = (
     ("vit", (3, 32, 32), 12),
 )
 CLASSES = 10
-WINNER = "winner.onnx"  # the file of a run's winner in a kit
 MOST_PARAMS, MOST_MACS = 600_000, 120e6  # of a network in a kit
 # Milliseconds of each sort of term on an imaginary device, which only weighs networks against each other.
 NOMINAL = {"network": 0.02, "count": 0.005, "macs": 1e-7, "moved": 1e-6}
@@ -40,8 +41,11 @@ NOMINAL = {"network": 0.02, "count": 0.005, "macs": 1e-7, "moved": 1e-6}
 def bench_kit(
     out: str | Path,
     *,
-    networks: int = 32,
+    networks: int | None = None,
     run: str | Path | None = None,
+    space: str | None = None,
+    input_shape: str | Shape | None = None,
+    classes: int = CLASSES,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Write a folder with a set of small ONNX networks and one script, to measure another device with.
@@ -51,47 +55,83 @@ def bench_kit(
     the cost of every kind of operation can be told from their times; the others are random, and tell how far
     predictions err. `run` adds the winner of a run, so that its own time on the device is measured too. Takes one to
     three seconds a network. Returns folder, networks, bytes.
+
+    space: where you will search in one space only; then ten networks of it do, for images of `input_shape` (default
+    3x32x32) in `classes` classes, chosen by `few_shot.choose` with the help of the devices that were added before.
     """
-    if networks < LEAST:
-        raise UserError(f"a kit of {networks} networks cannot tell the operations apart; wanted {LEAST} or more")
+    if space is None and (input_shape is not None or classes != CLASSES):
+        raise UserError("images and classes of a kit are those of a --space; name one, or leave them out")
+    networks = networks if networks is not None else USUAL if space is None else FEW
+    least = LEAST if space is None else FEWEST
+    if networks < least:
+        raise UserError(f"a kit of {networks} networks cannot tell the operations apart; wanted {least} or more")
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"'{folder}' exists and is not empty; give a new folder with --out")
     from archscout.deploy import bare_onnx
 
-    pool = candidates()
-    checks = math.ceil(CHECKS * networks)
-    chosen = choose(pool, networks - checks)
-    rest = [one for one in pool if all(one[:2] != other[:2] for other in chosen)]
-    drawn = np.random.default_rng(1).permutation(len(rest))[:checks]
-    chosen += [rest[place] for place in sorted(drawn)]
+    winner = None if run is None else _winner(Path(run))
+    if space is None:
+        checks = math.ceil(CHECKS * networks)
+        chosen = mixed(networks, checks)
+    else:
+        checks = 0
+        chosen = of_space(space, input_shape, classes, networks)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for number, (space, arch, seen) in enumerate(chosen):
+    for number, (family, arch, seen) in enumerate(chosen):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = space.build(arch)
+            model = family.build(arch)
         name = f"net{number:02}.onnx"
-        (folder / name).write_bytes(bare_onnx(model, space.input_shape))
+        (folder / name).write_bytes(bare_onnx(model, family.input_shape))
         rows.append(
             {
                 "file": name,
-                "space": space.name,
-                "input_shape": list(space.input_shape),
-                "classes": space.classes,
-                "arch": space.format(arch),
+                "space": family.name if space is None else space,
+                "input_shape": list(family.input_shape),
+                "classes": family.classes,
+                "arch": family.format(arch),
                 "macs": seen.macs,
                 "params": seen.params,
                 "check": number >= networks - checks,
             }
         )
         on_progress(number + 1, networks)
-    if run is not None:
-        rows.append(_winner(Path(run), folder))
+    if run is not None and winner is not None:
+        shutil.copyfile(Path(run) / "model.onnx", folder / WINNER)
+        rows.append(winner)
     (folder / "kit.json").write_text(json.dumps({"format": FORMAT, "networks": rows}, indent=1), encoding="utf-8")
     shutil.copyfile(bench.__file__, folder / "bench.py")
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {"folder": str(folder), "networks": len(rows), "bytes": size}
+
+
+def mixed(networks: int, checks: int) -> list[tuple[SearchSpace, Arch, Trace]]:
+    """Networks of several spaces that tell the cost of each kind of operation, the last `checks` drawn at random."""
+    pool = candidates()
+    chosen = choose(pool, networks - checks)
+    rest = [one for one in pool if all(one[:2] != other[:2] for other in chosen)]
+    drawn = np.random.default_rng(1).permutation(len(rest))[:checks]
+    return chosen + [rest[place] for place in sorted(drawn)]
+
+
+def of_space(
+    name: str, input_shape: str | Shape | None, classes: int, networks: int
+) -> list[tuple[SearchSpace, Arch, Trace]]:
+    """The networks of one space from which `few_shot` predicts all others best, given the devices added before."""
+    from archscout.devices.few_shot import choose as choose_few
+    from archscout.devices.shelf import sources_of
+    from archscout.ranking import ready_space
+
+    shape = input_shape_of(input_shape) if isinstance(input_shape, str) else input_shape or SOURCES[0][1]
+    space = ready_space(name, shape, classes)
+    sources = {
+        device: {space.canonical(space.parse(text)): value for text, value in known.items()}
+        for device, known in sources_of(space).items()
+    }
+    chosen = choose_few(space, sources or None, count=networks)
+    return [(space, arch, trace_of(space, arch)) for arch in chosen]
 
 
 def candidates(seed: int = 0) -> list[tuple[SearchSpace, Arch, Trace]]:
@@ -136,16 +176,14 @@ def design(traces: Sequence[Trace]) -> np.ndarray:
     return matrix / matrix.sum(1, keepdims=True)
 
 
-def _winner(run: Path, folder: Path) -> dict[str, Any]:
-    """The exported winner of a run as one more network of a kit."""
+def _winner(run: Path) -> dict[str, Any]:
+    """The row of a run's exported winner in a kit. UserError where the run has none yet."""
     from archscout.result import Result
 
     result = Result(run)
-    if not (run / "model.onnx").exists():
+    about, costs = result.about, result.best["costs"]
+    if not (run / "model.onnx").is_file():
         raise UserError(f"run {run} has no model.onnx yet; type: archscout resume {run}")
-    about = result.about
-    shutil.copyfile(run / "model.onnx", folder / WINNER)
-    costs = result.best["costs"]
     return {
         "file": WINNER,
         "space": about["factory"],

@@ -37,8 +37,9 @@ except (ImportError, AttributeError):  # Windows and macOS do not count preempti
 class Latency:
     """The time of one inference, in milliseconds, with what it was measured on.
 
-    median:      the latency. low and high enclose it with 95 % confidence, see `interval`; `high` is the safe end that
-                 limits are held against.
+    median:      the latency. low and high: between them another measurement is expected, 95 of 100 times: the
+                 interval of the median (see `interval`), which reaches on to the speeds that the machine has had where
+                 a reference network tells of them (see `speed`). `high` is the safe end that limits are held against.
     p95:         95 of 100 repeats were at most this slow.
     repeats:     timed runs, after the warm-up.
     noise:       standard deviation of the medians of eight consecutive blocks, relative to the median: what the

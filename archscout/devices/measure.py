@@ -92,7 +92,7 @@ def measure_network(
 
     A reference network is timed among the repeats, for a tenth of the time. What it took in earlier measurements on
     this machine (kept in the user's cache folder, see `speed`) widens the interval of the latency, which then reaches
-    from the speeds the machine had to those it may have when measured again.
+    to the speeds that the machine has had. Metered power is a mean over its runs as well.
 
     Raises UserError for a device or runtime that is not here, and for a network that it cannot run.
     """
@@ -117,7 +117,9 @@ def measure_network(
         at_begin.append((meter.read() if meter else 0.0, time.perf_counter()))
 
     where = torch.device(device)
-    reference = Reference(where, threads, device_name(where), _waiter(where))
+    # the threads of ONNX Runtime go on spinning between its runs, so that its reference is another one
+    spinning = " beside onnxruntime" if runtime == "onnxruntime" else ""
+    reference = Reference(where, threads, device_name(where) + spinning, _waiter(where))
     with (
         runner(model, input_shape, device=device, runtime=runtime, batch=batch, threads=threads) as (run, wait, name),
         limited_threads(threads),
@@ -246,7 +248,7 @@ def disturbances(
         )
     elif speed.restless > RESTLESS:
         yield (
-            f"by a reference network in {speed.earlier} earlier measurements this machine is at times "
+            f"by a reference network in {speed.earlier} earlier seconds of measuring, this machine is at times "
             f"{speed.restless:.0%} slower than usual; the interval says so"
         )
     if (reached := spread(samples)) > precision:
@@ -330,8 +332,8 @@ def table(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     batch = latency["batch"]
     rows = [
         ("latency", format_cost("latency", latency["median"]),
-         f"median of {latency['repeats']}, 95 % interval {format_cost('latency', latency['low'])} to "
-         f"{format_cost('latency', latency['high'])}"),
+         f"median of {latency['repeats']}; another measurement is expected between "
+         f"{format_cost('latency', latency['low'])} and {format_cost('latency', latency['high'])}"),
         ("latency p95", format_cost("latency", latency["p95"]), "95 of 100 repeats were at most this slow"),
     ]  # fmt: skip
     if latency.get("usual"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from archscout.costs.limits import SHOWN, unit_of
+from archscout.devices.amounts import MOST as LARGEST
+from archscout.devices.amounts import whole_number
 from archscout.devices.bench import FORMAT
 from archscout.errors import UserError, unknown
 from archscout.space import Arch, SearchSpace, Shape
@@ -24,11 +26,13 @@ WANTED = "give the measured.json of a bench kit, or a table as .csv or .parquet"
 NAMES = ("arch", "arch_str", "arch_idx")  # columns that can hold architectures: ours, and those of published tables
 NUMBER = "index"  # column that joins a table without architectures to one with them
 MISSING = -1.0  # what published tables write where there is no value
+WINNER = "winner.onnx"  # the file of a run's winner in a kit
+UNKNOWN = "unknown"  # the runtime of a table that does not say it
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Networks with their milliseconds on a device, and millijoules where known.
+    """Networks, no two of them alike, with their milliseconds on a device, and millijoules where known.
 
     archs, latencies, energies: one entry a network.  notes: what was left out, a plain sentence each.
     checks: places of networks that were drawn at random while the others were chosen.
@@ -75,7 +79,8 @@ def read_measured(
     A table is a CSV or a parquet file. It has a column `arch` (or `arch_str`, `arch_idx`, as published tables call it),
     one of latency whose name is a unit (`ms`, `us`, `s`, or `latency_ms` and so on), and perhaps one of energy (`mJ`,
     `uJ`, `J`, `energy_mJ`); its networks are of `space` for images of `input_shape` and `classes`. A value that is
-    empty, nan or -1 is missing and left out; any other that is not above zero is an error.
+    empty, nan or -1 is missing and left out; any other that is not above zero is an error. Rows of the same network
+    (canonically, in one space) become one with their medians.
     latency, energy: columns of another name, with their unit, like "lat_pixel3:ms".  names: another table, which holds
     the architectures where this one has but their `index`.
     trust: whether a kit's file may name search spaces as module:function, which are then imported; or which.
@@ -89,8 +94,10 @@ def read_measured(
         raise UserError(
             f"{path} is a table, so say whose architectures these are: --space NAME --input-shape 3x32x32 --classes 10"
         )
+    shape = _shape(input_shape, "input_shape")
+    classes, threads = whole_number(classes, "classes"), 1 if threads is None else whole_number(threads, "threads")
     table = _named(path, _cells(path, text), names)
-    return _from_table(path, table, space, input_shape, classes, runtime or "unknown", threads or 1, latency, energy)
+    return _from_table(path, table, space, shape, classes, runtime or UNKNOWN, threads, latency, energy)
 
 
 def text_of(path: Path) -> str:
@@ -103,8 +110,11 @@ def text_of(path: Path) -> str:
         raise UserError(f"{path} is no text file; {WANTED}") from None
 
 
-def read_kit(path: Path, text: str, trust: bool | Sequence[str] = False) -> Measured:
-    """The networks and their timings in the text of a kit's measured.json; see `read_measured`."""
+def kit_of(path: Path, text: str) -> dict[str, Any]:
+    """What the text of a kit's measured.json says, with its networks as they stand there, a dict each.
+
+    UserError where it is none, or in other units than ours.
+    """
     wrong = f"{path} is no measurement of a bench kit"
     try:
         found = json.loads(text)
@@ -118,29 +128,56 @@ def read_kit(path: Path, text: str, trust: bool | Sequence[str] = False) -> Meas
         raise UserError(f"{path} has the units {units!r}; wanted latency in ms and energy in mJ")
     if found.get("batch") != 1:
         raise UserError(f"{path} was measured at batch {found.get('batch')!r}; wanted batch 1, one image at a time")
+    rows = found.get("networks")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{wrong}: it lists no networks; run bench.py again on the device")
+    for name in ("device", "threads"):
+        if name not in found:
+            raise UserError(f"{wrong}: it does not say its {name}; run bench.py again on the device")
+    said = ("device", "runtime", "energy_source")
+    texts = {name: " ".join(str(found.get(name) or "").split())[:200] for name in said}
+    whole_number(found["threads"], f"threads of {path}")
+    return {**found, **texts, "runtime": texts["runtime"] or UNKNOWN}
+
+
+def read_kit(path: Path, text: str, trust: bool | Sequence[str] = False) -> Measured:
+    """The networks and their timings in the text of a kit's measured.json; see `read_measured`.
+
+    The winner of a run is left out where its space was an object of Python, which no file can name.
+    """
+    found = kit_of(path, text)
     rows: list[Row] = []
+    notes: list[str] = []
     spaces: dict[Any, SearchSpace] = {}
     try:
         for place, row in enumerate(found["networks"], 1):
-            shape, classes = tuple(int(side) for side in row["input_shape"]), int(row["classes"])
-            key = (row["space"], shape, classes)
-            if ":" in row["space"] and trust is not True and row["space"] not in (trust or ()):
+            name = row["space"]
+            if row["file"] == WINNER and ":" not in name and name not in known_spaces():
+                notes.append(f"{WINNER} is of the space '{name:.80}', which has no name here, and was left out")
+                continue
+            shape = _shape(row["input_shape"], f"input_shape of network {place} of {path}")
+            classes = whole_number(row["classes"], f"classes of network {place} of {path}")
+            key = (name, shape, classes)
+            if ":" in name and trust is not True and name not in (trust or ()):
                 raise UserError(
-                    f"network {place} of {path} is of the space '{row['space']}', which is code that would be run; "
+                    f"network {place} of {path} is of the space '{name}', which is code that would be run; "
                     "if you trust it and this file, add --trust"
                 )
             if key not in spaces:
-                spaces[key] = _space(row["space"], shape, classes)
+                spaces[key] = _space(name, shape, classes)
             what = f"network {place} of {path} ({row['file']})"
             latency = row.get("latency")
             reason = f"{row['file']} failed there: {row.get('failure')}" if latency is None else ""
             arch = _arch(spaces[key], row["arch"], what)
             value, energy = value_of(latency, what, "latency"), value_of(row.get("energy"), what, "energy")
             rows.append(Row(spaces[key], arch, value, energy, reason, bool(row.get("check"))))
-        threads, device, source = int(found["threads"]), str(found["device"]), found.get("energy_source")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{wrong}: {type(error).__name__} {error}; run bench.py again on the device") from None
-    return _checked(path, rows, device, str(found.get("runtime", "unknown")), threads, source or "")
+        raise UserError(
+            f"{path} is no measurement of a bench kit: {type(error).__name__} {error}; run bench.py again on the device"
+        ) from None
+    if isinstance(asked := found.get("asked"), int) and asked > len(found["networks"]):
+        notes.append(f"bench.py was stopped: {len(found['networks'])} of the {asked} networks of the kit were measured")
+    return _checked(path, rows, found["device"], found["runtime"], found["threads"], found["energy_source"], notes)
 
 
 def _cells(path: Path, text: str | None) -> list[list[Any]]:
@@ -268,13 +305,25 @@ def value_of(value: Any, what: str, cost: str) -> float | None:
     return float(value)
 
 
-def _space(name: str, input_shape: tuple[int, ...], classes: int) -> SearchSpace:
-    from archscout.naming import find
+def known_spaces() -> dict[str, Callable[..., SearchSpace]]:
+    """The spaces that a file can name: all of ours, and that of pretrained networks, from which a winner may be."""
+    from archscout.pretrained import pretrained
     from archscout.spaces import SPACES
 
-    if len(input_shape) != 3:
-        raise UserError(f"an image has channels, height and width, like 3x32x32; got {input_shape}")
-    return find("space", name, SPACES)(input_shape, classes)
+    return {**SPACES, "pretrained": pretrained}
+
+
+def _space(name: str, input_shape: Shape, classes: int) -> SearchSpace:
+    from archscout.naming import find
+
+    return find("space", name, known_spaces())(input_shape, classes)
+
+
+def _shape(sides: Sequence[Any], what: str) -> Shape:
+    if len(sides) != 3:
+        raise UserError(f"{what}: an image has channels, height and width, like 3x32x32; got {sides!r:.60}")
+    channels, height, width = (whole_number(side, what) for side in sides)
+    return channels, height, width
 
 
 def _arch(space: SearchSpace, text: Any, what: str) -> Arch:
@@ -294,11 +343,15 @@ def _checked(
     runtime: str,
     threads: int,
     energy_source: str,
+    more: Sequence[str] = (),
 ) -> Measured:
-    notes = [row.failure for row in rows if row.failure]
+    notes = [*more, *(row.failure for row in rows if row.failure)]
     if missing := sum(row.latency is None and not row.failure for row in rows):
         notes.append(f"{missing} of {len(rows)} networks have no latency and were left out")
-    good = [row for row in rows if row.latency is not None]
+    found = [row for row in rows if row.latency is not None]
+    good = merged(found)
+    if len(good) < len(found):
+        notes.append(f"{len(found)} rows are of {len(good)} networks: of those that repeat, the medians count")
     if len(good) < LEAST:
         raise UserError(f"{path} has {len(good)} measured networks; wanted {LEAST} or more")
     if len(good) > MOST:
@@ -318,9 +371,34 @@ def _checked(
     )
 
 
+def merged(rows: Sequence[Row]) -> list[Row]:
+    """One row for each network, in the order in which they first come: the medians of what was measured of it.
+
+    It was drawn at random (`check`) if all of its rows were.
+    """
+    alike: dict[tuple[SearchSpace, Arch], list[Row]] = {}
+    for row in rows:
+        alike.setdefault((row.space, row.arch), []).append(row)
+
+    def middle(values: list[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.median(known)) if known else None
+
+    return [
+        Row(
+            space,
+            arch,
+            middle([row.latency for row in group]),
+            middle([row.energy for row in group]),
+            check=all(row.check for row in group),
+        )
+        for (space, arch), group in alike.items()
+    ]
+
+
 def input_shape_of(text: str) -> Shape:
     """(channels, height, width) of a text like 3x32x32. UserError for any other."""
     parts = text.lower().replace(",", "x").split("x")
-    if len(parts) == 3 and all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) == 3 and all(part.isdecimal() and len(part) < 9 and 0 < int(part) <= LARGEST for part in parts):
         return int(parts[0]), int(parts[1]), int(parts[2])
     raise UserError(f"'{text}' is no shape of an image; wanted channels x height x width, like 3x32x32")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from archscout.costs.limits import digits, format_cost
+from archscout.devices.latency import interval
 from archscout.devices.measure import table
 
 WIDTH, HEIGHT = 900, 260
@@ -60,7 +61,8 @@ def histogram(samples: Sequence[float], latency: Mapping[str, Any]) -> dict[str,
         }
         for n, a, b in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]  # fmt: skip
-    start, end = across(min(max(latency["low"], low), high)), across(min(max(latency["high"], low), high))
+    _, least, most = interval(samples)
+    start, end = across(min(max(least, low), high)), across(min(max(most, low), high))
     rects.append(
         {"kind": "interval", "x": start, "y": TOP, "width": round(max(end - start, 1), 2),
          "height": HEIGHT - TOP - BOTTOM, "text": "95 % interval of the median"}

@@ -15,6 +15,7 @@ from scipy.optimize import nnls
 from torch import nn
 
 from archscout.costs.trace import Op, Trace, trace
+from archscout.devices.amounts import amount, whole_number
 from archscout.devices.energy import open_meter, stated_power
 from archscout.devices.latency import _waiter, checked_device, device_name, measure_latency, measure_training
 from archscout.devices.speed import Reference
@@ -30,6 +31,10 @@ LANES = 8  # channels that processors compute at once; convolutions of other cou
 FOLDS = 60  # most parts that are left out of a fit in turn, to see how far it errs
 HANGING = 10.0  # seconds after which building or measuring one network is given up, or twice all the time if longer
 PAIRS = 4  # networks whose training is timed with one thread and with all
+# Fields of a profile by what they may be in a file.
+TEXTS = ("device", "runtime", "torch", "space", "power_source", "target")
+WHOLE = ("threads", "train_threads", "batch", "step", "networks")
+AMOUNTS = ("speedup", "half_width", "training_half_width", "power", "energy_half_width", "restless")
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,14 @@ class Profile:
         Nine of ten networks that were measured lay within `half_width` of their prediction, and at least so many lie
         below this end; how much slower the machine may be at another time (`restless`) is added, as errors that know
         nothing of each other add up. Costs `latency_high` and `energy_high` are the ends of costs that
-        have intervals of their own.
+        have intervals of their own. A stated power has no error.
         """
         if "latency_high" in costs:
             most = {name.removesuffix("_high"): value for name, value in costs.items() if name.endswith("_high")}
             if "energy_high" in costs:
-                most["power"] = costs.get("power", 0.0) * costs["energy_high"] / costs["energy"]
+                measured = self.few.get("energies")
+                doubt = costs["energy_high"] / costs["energy"] - 1 if measured else self.energy_half_width
+                most["power"] = costs.get("power", 0.0) * (1 + doubt)
             return {name: most.get(name, value) for name, value in costs.items()}
         doubts = {
             "latency": math.hypot(self.half_width, self.restless),
@@ -179,22 +186,56 @@ class Profile:
 
     @classmethod
     def from_json(cls, mapping: Mapping[str, Any]) -> Profile:
-        """The profile that `to_json` described; UserError if it is none."""
+        """The profile that `to_json` described, which may come from anybody; UserError if it is none."""
+
+        def terms(name: str, found: Mapping[str, Any]) -> dict[str, float]:
+            return {str(key): amount(value, f"{name} {key}") for key, value in found.items()}
+
         try:
-            channels, height, width = (int(side) for side in mapping["input_shape"])
-            found = cls(
+            for name in TEXTS:
+                if not isinstance(mapping.get(name, ""), str):
+                    raise UserError(f"{name} is {mapping[name]!r:.40}; wanted a text")
+            channels, height, width = (whole_number(side, "a side of input_shape") for side in mapping["input_shape"])
+            return cls(
                 **{
                     **mapping,
                     "input_shape": (channels, height, width),
-                    "latency_terms": {str(k): float(v) for k, v in mapping["latency_terms"].items()},
-                    "training_terms": {str(k): float(v) for k, v in mapping["training_terms"].items()},
-                    "energy_terms": {str(k): float(v) for k, v in mapping.get("energy_terms", {}).items()},
-                    "measured": tuple(dict(row) for row in mapping["measured"]),
+                    **{name: whole_number(mapping[name], name) for name in WHOLE},
+                    **{name: amount(mapping[name], name) for name in AMOUNTS if name in mapping},
+                    **{name: terms(name, mapping[name]) for name in ("latency_terms", "training_terms")},
+                    "energy_terms": terms("energy_terms", mapping.get("energy_terms", {})),
+                    "measured": tuple(_measured_row(row) for row in mapping["measured"]),
+                    "few": _few(mapping.get("few", {})),
                 }
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"this is no device profile ({error!r}); measure one with measure_profile(space)") from None
-        return found
+        except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+            why = str(error) if isinstance(error, UserError) else repr(error)
+            raise UserError(f"this is no device profile ({why}); measure one with measure_profile(space)") from None
+
+
+def _measured_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `Profile.measured` from a file; UserError, or what Python raises, where it is none."""
+    if not isinstance(row["arch"], str):
+        raise UserError(f"a measured network is {row['arch']!r:.40}; wanted a text")
+    amount(row["latency"], f"the latency of {row['arch']:.40}", positive=True)
+    for name in ("macs", "training", "energy"):
+        if row.get(name) is not None:
+            amount(row[name], f"the {name} of {row['arch']:.40}")
+    return dict(row)
+
+
+def _few(few: Mapping[str, Any]) -> dict[str, Any]:
+    """`Profile.few` from a file; UserError, or what Python raises, where it is none."""
+    if not few:
+        return {}
+    if not isinstance(few["space"], str) or len(few["input_shape"]) != 3 or len(few["samples"]) < 2:
+        raise UserError("few is damaged; wanted a space, three sides of an image, and two samples or more")
+    for value in (*few["input_shape"], few["classes"]):
+        whole_number(value, "a side or the classes of few")
+    for table in (few["samples"], few.get("energies", {}), *few["sources"].values()):
+        for text, value in table.items():
+            amount(value, f"what {text:.40} costs", positive=True)
+    return dict(few)
 
 
 def measure_profile(

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from archscout.costs.limits import format_cost, parse_value
-from archscout.devices.kit import WINNER
-from archscout.devices.measured import LEAST, Measured, input_shape_of, read_kit, read_measured, text_of, value_of
+from archscout.devices.measured import (
+    LEAST, UNKNOWN, WINNER, Measured, input_shape_of, kit_of, read_measured, text_of, value_of,
+)  # fmt: skip
 from archscout.devices.profile import Profile, fit_profile, trace_of
 from archscout.errors import UserError, unknown
 from archscout.files import write_whole
 from archscout.space import SearchSpace
-from archscout.trust import FOLDER, home, require_trust
+from archscout.trust import FOLDER, home
 
 FORMAT = "archscout-device/1"
 FEW = 60  # measured networks of one space below which other devices help to predict the rest
@@ -121,39 +122,56 @@ def few_of(measured: Measured, name: str) -> dict[str, Any]:
     about = {"space": space.name, "input_shape": list(space.input_shape), "classes": space.classes}
     texts = [space.format(arch) for _, arch in measured.archs]
     energies = {text: value for text, value in zip(texts, measured.energies, strict=True) if value}
+    samples = dict(zip(texts, measured.latencies, strict=True))
+    return {
+        **about,
+        "samples": samples,
+        "energies": energies if len(energies) >= LEAST else {},
+        "sources": sources_of(space, name),
+    }
+
+
+def sources_of(space: SearchSpace, name: str = "") -> dict[str, dict[str, float]]:
+    """What the devices that were added, but for `name`, measured in a space: "device cost" -> text -> ms or mJ."""
     sources: dict[str, dict[str, float]] = {}
     for path in sorted(shelf().glob("*.json")) if shelf().is_dir() else ():
-        profile = Profile.from_json(_read(path)["profile"])
+        _, profile = _read(path)
         if path.stem != name and profile.space == space.name and profile.input_shape == space.input_shape:
             for cost in ("latency", "energy"):
                 known = {row["arch"].partition(" ")[2]: row[cost] for row in profile.measured if row.get(cost)}
                 if len(known) >= LEAST:
                     sources[f"{path.stem} {cost}"] = known
-    samples = dict(zip(texts, measured.latencies, strict=True))
-    return {**about, "samples": samples, "energies": energies if len(energies) >= LEAST else {}, "sources": sources}
+    return sources
 
 
-def check_device(run: str | Path, file: str | Path, *, trust: bool = False) -> dict[str, Any]:
+def check_device(run: str | Path, file: str | Path) -> dict[str, Any]:
     """Keep what the winner of a run measures on the device that its limits are of, and say whether they hold.
 
     file: the measured.json of a kit that was written with `bench-kit --run`. Writes one event and the report. Returns
-    device, latency, energy and power (None if unknown), and `limits`: of each limited one whether the upper end of its
-    interval holds. Energy that was not measured is latency x the power stated of the device. UserError where the file
-    lacks this winner. trust: import a search space of your own though the run was not made here.
+    device, latency, energy and power (None if unknown), `limits`: of each limited one whether the upper end of its
+    interval holds, and `notes`: what may be another device than the one that was added. Energy that was not measured is
+    latency x the power stated of the device. No search space is imported. UserError where the file lacks this winner,
+    where it was measured with another runtime or other threads than the device, and for a run on this machine.
     """
     from archscout.result import Result
     from archscout.run import Run
     from archscout.verbs import report
 
-    result = Result(run, trust=trust)
+    result = Result(run)
     best, about = result.best, result.about
-    if ":" in about["factory"]:
-        require_trust(run, [about["factory"]], trust)
-    text = text_of(Path(file))
-    read_kit(Path(file), text, [about["factory"]])  # the checks of units and values
-    found = json.loads(text)
-    alike = {"file": WINNER, "arch": best["arch"], "input_shape": about["input_shape"]}
-    rows = [row for row in found["networks"] if all(row[key] == value for key, value in alike.items())]
+    kept = result.events.get("profile")
+    profile = Profile.from_json(kept) if kept else None
+    if profile is None or not profile.target:
+        raise UserError(
+            f"the limits of run {run} are of no other device; search with --device-profile NAME of archscout device add"
+        )
+    found = kit_of(Path(file), text_of(Path(file)))
+    notes = _unlike(found, profile, str(file))
+    alike = {
+        "file": WINNER, "space": about["factory"], "arch": best["arch"], "input_shape": about["input_shape"],
+        "classes": len(about["classes"]),
+    }  # fmt: skip
+    rows = [row for row in found["networks"] if all(row.get(key) == value for key, value in alike.items())]
     latency = value_of(rows[0].get("latency"), f"{WINNER} of {file}", "latency") if rows else None
     if latency is None:
         raise UserError(
@@ -161,8 +179,7 @@ def check_device(run: str | Path, file: str | Path, *, trust: bool = False) -> d
         )
     energy = value_of(rows[0].get("energy"), f"{WINNER} of {file}", "energy")
     high = max(latency, value_of(rows[0].get("high"), f"{WINNER} of {file}", "latency") or latency)
-    kept = result.events.get("profile") or {}
-    stated = kept.get("power") if energy is None and kept.get("target") and not kept.get("energy_terms") else None
+    stated = profile.power if energy is None and not profile.energy_terms else None
     energy = latency * stated if stated else energy
     values = {"latency": latency, "energy": energy, "power": energy / latency if energy else None}
     ends = {name: None if value is None else value * high / latency for name, value in values.items()}
@@ -176,22 +193,44 @@ def check_device(run: str | Path, file: str | Path, *, trust: bool = False) -> d
                 **values,
                 **{f"{name}_high": end for name, end in ends.items()},
                 "stated_power": bool(stated),
-                "device": str(found["device"]),
-                "runtime": str(found["runtime"]),
+                "device": found["device"],
+                "runtime": found["runtime"],
+                "threads": found["threads"],
+                "notes": notes,
             },
         )
     report(run)
     limits = {name: limit for name, limit in config.get("limits", {}).items() if values.get(name) is not None}
     held = {name: ends[name] <= limit for name, limit in limits.items()}
-    return {"device": str(found["device"]), **values, "limits": held}
+    return {"device": found["device"], **values, "limits": held, "notes": notes}
+
+
+def _unlike(found: dict[str, Any], profile: Profile, file: str) -> list[str]:
+    """In what a measurement may not be of the device of a profile, in sentences; UserError where it surely is not."""
+    got = {"runtime": found["runtime"], "threads": found["threads"]}
+    wanted = {"runtime": profile.runtime, "threads": profile.threads}
+    if any(got[name] != wanted[name] for name in got if UNKNOWN not in (got[name], wanted[name])):
+        threads = wanted["threads"]
+        raise UserError(
+            f"{file} was measured by {got['runtime']} with {got['threads']} thread{'s' if got['threads'] > 1 else ''}; "
+            f"'{profile.target}', of which the limits are, by {wanted['runtime']} with {threads}: measure the same way "
+            f"(python bench.py --threads {threads})"
+        )
+    notes = []
+    if UNKNOWN in (got["runtime"], wanted["runtime"]) and got["runtime"] != wanted["runtime"]:
+        notes.append(
+            f"the runtime is {got['runtime']} here and {wanted['runtime']} where '{profile.target}' was measured"
+        )
+    if found["device"] != profile.device:
+        notes.append(f"measured on '{found['device']}'; '{profile.target}' was added from '{profile.device}'")
+    return notes
 
 
 def known_devices() -> list[dict[str, Any]]:
     """A row for each device that was added: name, device, runtime, threads, networks, error, latency, power, added."""
     rows = []
     for path in sorted(shelf().glob("*.json")) if shelf().is_dir() else ():
-        kept = _read(path)
-        rows.append(_row(kept, Profile.from_json(kept["profile"])))
+        rows.append(_row(*_read(path)))
     return rows
 
 
@@ -215,7 +254,7 @@ def find_profile(source: Any, space: SearchSpace | None = None) -> Profile:
         return source
     text, path = str(source), Path(source)
     if _is_name(text) and _place(text).exists():
-        profile = Profile.from_json(_read(_place(text))["profile"])
+        _, profile = _read(_place(text))
         return profile.aimed(profile, text)
     mend = (
         "give the name of an added device (archscout device list), a run folder, or a JSON file, with --device-profile"
@@ -229,7 +268,7 @@ def find_profile(source: Any, space: SearchSpace | None = None) -> Profile:
         return Profile.from_json(found["profile"] if found.get("format") == FORMAT else found)
     except OSError as error:
         raise UserError(f"cannot read the device profile {path} ({error.strerror}); {mend}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} holds no device profile ({type(error).__name__}: {error}); {mend}") from None
 
 
@@ -247,28 +286,32 @@ def _place(name: str) -> Path:
     return shelf() / f"{name}.json"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], Profile]:
+    """A device file and the profile in it; UserError for any other file."""
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["format"] != FORMAT:
+        if kept["format"] != FORMAT or not all(isinstance(kept[name], str) for name in ("name", "added")):
             raise ValueError(kept["format"])
-        return kept
+        return kept, Profile.from_json(kept["profile"])
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror})") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except UserError as error:
+        raise UserError(f"{path} is no device file: {error}; or add the device again") from None
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is no device file ({type(error).__name__}: {error}); add the device again") from None
 
 
 def _row(kept: dict[str, Any], profile: Profile) -> dict[str, Any]:
     latencies = [row["latency"] for row in profile.measured]
+    ends = [format_cost("latency", value) for value in (min(latencies), max(latencies))] if latencies else []
     return {
         "name": kept["name"],
         "device": profile.device,
         "runtime": profile.runtime,
         "threads": profile.threads,
         "networks": profile.networks,
-        "latency": f"{format_cost('latency', min(latencies))} to {format_cost('latency', max(latencies))}",
+        "latency": " to ".join(ends) or UNKNOWN,
         "error": f"{profile.half_width:.0%}",
-        "power": format_cost("power", profile.power) if profile.power else "unknown",
+        "power": format_cost("power", profile.power) if profile.power else UNKNOWN,
         "added": kept["added"][:10],
     }

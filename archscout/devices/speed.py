@@ -35,8 +35,8 @@ class Speed:
     """How the reference did in a measurement, beside earlier ones; all factors multiply a time measured with it.
 
     usual:    brings it to the usual speed of the machine, the median of all.
-    fastest, slowest: bring it to speeds that the machine has in 95 of 100 measurements (the extremes of fewer than 40).
-    earlier:  how many earlier times are known.
+    fastest, slowest: bring it to speeds that the machine has in 95 of 100 seconds (the extremes of fewer than 40).
+    earlier:  how many earlier seconds are known.
     """
 
     usual: float = 1.0
@@ -101,6 +101,8 @@ class Reference:
         if self.times and self.spent > SHARE * (start - self.since):
             return
         self._run()  # what ran before has taken the caches
+        if self.wait:
+            self.wait()
         self.times.append(once(self._run, self.wait, self.on_core)[0])
         self.at.append(start)
         self.spent += time.perf_counter() - start

@@ -1,11 +1,11 @@
-"""A differentiable search as a stage of the main job: a supernet is trained, one architecture comes out."""
+"""A differentiable search as a stage of the main job: a supernet is trained, and architectures derived from it."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from archscout.config import Config
+from archscout.costs import COSTS
 from archscout.data import Data, Part
 from archscout.differentiable.bilevel import Settings, train_supernet
 from archscout.differentiable.choice import chosen, relax
@@ -31,6 +32,8 @@ from archscout.split import split
 
 log = logging.getLogger("archscout")
 EPOCHS = 25.0  # of a search given by counts
+TRIES = 4  # architectures that one supernet may give
+CHEAPER = 0.8  # of what an architecture costs on the device may the next one cost
 RATES: dict[str, dict[str, Any]] = {
     "darts": {},
     "pdarts": {"arch_lr": 6e-4},
@@ -48,11 +51,13 @@ def search_supernet(
     seconds: float | None,
     select: Any,
     embeddings: str | None,
-) -> Arch:
-    """The architecture that a differentiable method finds within the limits, from the log if it was found before.
+) -> Iterator[Arch]:
+    """The architectures that a differentiable method finds within the limits, best first, each found when asked for.
 
     The train part is cut into two halves, one for the weights and one for the architecture. Limits enter the
     architecture loss by a linear model of each cost, and what is derived is moved within them, see `within_limits`.
+    The others are for a device on which the first is slower than predicted, see `cheaper`. The training and what came
+    of it are one event, which is read if it is in the log.
     seconds: time for the training of the supernet; None in a run given by counts, which has 25 epochs.
     """
     space, name = costing.space, word(method)
@@ -117,9 +122,34 @@ def search_supernet(
         return {
             "method": name, "arch": space.format(arch), "derived": space.format(found.arch), "epochs": epochs,
             "story": asdict(found.story), "selector": "full" if select == "full" else word(select),
+            "choice": choice.tolist(),
         }  # fmt: skip
 
-    return space.parse(run.once("supernet", work)["arch"])
+    found = run.once("supernet", work)
+    first = space.parse(found["arch"])
+    yield first
+    if "choice" in found:
+        yield from cheaper(costing, torch.tensor(found["choice"]), first, supernet)
+
+
+def cheaper(costing: Costing, choice: Tensor, arch: Arch, supernet: Any = None) -> Iterator[Arch]:
+    """What the same choice gives when less and less is allowed of the limited costs of a device; at most TRIES - 1.
+
+    Each costs at most CHEAPER of the one before, at the safe end of what is predicted, and is moved as little as that
+    takes, see `within_limits`. Counted costs keep their limits, and so does power where it is the same for all.
+    """
+    metered = costing.profile is not None and bool(costing.profile.energy_terms)
+    names = [
+        name for name in costing.limits if name in COSTS and COSTS[name].needs_profile and (name != "power" or metered)
+    ]
+    for _ in range(TRIES - 1 if names else 0):
+        costs = costing.upper(costing(arch))
+        costing = costing.within({**costing.limits, **{name: CHEAPER * costs[name] for name in names}})
+        try:
+            arch = within_limits(costing, choice, arch, supernet=supernet)
+        except UserError:
+            return
+        yield arch
 
 
 def selector_of(part: Part, number: int, *, select: Any, seed: int, share: float, cache: str | None) -> Any:
@@ -203,6 +233,7 @@ def linear_costs(
 ) -> dict[str, tuple[float, Tensor]]:
     """For each limited cost a base and a table (decisions, options) that add up to it, fitted to random networks.
 
+    A predicted cost is taken at the safe end of its interval, which is what its limit is held against.
     Least squares over `count` random architectures (default 150, or 1.5 per unknown), about 15 ms each, 0.1 s on darts.
     supernet: whose choice the table belongs to, where its rows are not the decisions of the space. The model ignores
     that operations run in parallel or are removed with others; it only steers, and what is derived is counted exactly.
@@ -214,7 +245,7 @@ def linear_costs(
     archs = [tuple(int(rng.integers(w)) for w in widths) for _ in range(count)] if costing.limits else []
     found = {}
     for name in costing.limits:
-        values = np.array([costing(arch).get(name, np.nan) for arch in archs])
+        values = np.array([costing.upper(costing(arch)).get(name, np.nan) for arch in archs])
         good = np.isfinite(values)
         if good.sum() < 2:
             continue

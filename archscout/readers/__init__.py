@@ -16,6 +16,8 @@ from archscout.readers.npz import npz
 from archscout.readers.source import Source
 from archscout.readers.torchvision_name import torchvision_name
 
+OBJECT = "object:"  # begins what a run keeps as the name of data that were an object of Python
+
 
 def open_source(source: Any, data_root: str | Path | None = None) -> Source:
     """The reader's view of whatever a person gives as data; UserError for what is no data."""
@@ -23,6 +25,8 @@ def open_source(source: Any, data_root: str | Path | None = None) -> Source:
         return arrays(*source)
     if isinstance(source, str) and source == "digits":
         return digits()
+    if isinstance(source, str) and source.startswith(OBJECT):
+        raise UserError(f"'{source}' stands for an object of Python, which cannot be found again; give it, data=...")
     if isinstance(source, str) and source.startswith("torchvision:"):
         return torchvision_name(source.partition(":")[2], data_root)
     if isinstance(source, str | Path):

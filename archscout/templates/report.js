@@ -74,6 +74,8 @@
       const view = spec.views[cost.value];
       spec.data.forEach((trace, k) => { trace.x = view.x[k]; });
       spec.data[spec.line].y = view.front;
+      if (spec.knee !== null) Object.assign(spec.data[spec.knee], view.knee);
+      for (const part of document.querySelectorAll("[data-cost]")) part.hidden = part.dataset.cost !== cost.value;
       Object.assign(spec.layout, { xaxis: view.xaxis, shapes: view.shapes });
       Object.assign(spec.layout.yaxis, spec.scales[scale.value]);
       draw(front);
