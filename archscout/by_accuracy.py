@@ -46,7 +46,8 @@ def search_by_accuracy(
 
     make:      the strategy, or the learned predictor (archscout.predicted).  ranked: the zero-shot ranking, best first.
     recipe, images, patient: as verification has them.  parallel: how many trainings run at once.
-    objectives: costs that a strategy with several objectives weighs.  inherit: begin with the weights of the nearest network that has trained.
+    objectives: costs that a strategy with several objectives weighs.
+    inherit: begin with the weights of the nearest network that has trained.
 
     Each training is an event short/SPACE/ARCH and is recalled on resume; a summary is the event `short`.
     """

@@ -1227,7 +1227,7 @@ def _budget_rows(
     """
     limit = ((facts.get("summary") or {}).get("limits") or {}).get(axis)
     verified = [
-        (found["validation"], -params, entrant, paid)
+        (found["validation"], -params, {**entrant, "epochs": found.get("epochs")}, paid)
         for entrant in facts.get("entrants") or ()
         if (found := _last_round(entrant)) and (paid := _paid(entrant, axis)) and not entrant.get("failure")
         if entrant.get("role") != "teacher"
@@ -1251,6 +1251,7 @@ def _budget_rows(
         row |= {
             "arch": found.get("arch"),
             "role": found.get("role"),
+            "epochs": found.get("epochs"),
             "cost": quantity(float(paid["value"]), axis),
             "most": quantity(float(paid["most"]), axis) if paid["most"] > paid["value"] else "",
             "measured": paid["measured"],

@@ -28,7 +28,7 @@ def own_cache(tmp_path_factory) -> None:
 
 @pytest.fixture(autouse=True)
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Under `pytest -n`, a test marked `alone`, as it measures time, waits until no other runs, and they wait for it."""
+    """Under `pytest -n` a test marked `alone`, as it measures time, runs while no other does."""
     if not hasattr(request.config, "workerinput"):
         yield
         return

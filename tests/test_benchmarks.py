@@ -11,6 +11,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 NO_SCRIPTS = ("cells", "known", "readme_table", "repeats", "results_file", "trade_offs")
+TIMED = ("end_to_end", "main_job", "overhead")  # with a budget of seconds
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NO_SCRIPTS)
 
 
@@ -23,7 +24,9 @@ def check(path: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(name, marks=pytest.mark.alone) if name in TIMED else name for name in SCRIPTS]
+)
 def test_quick(script: str, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     line = [sys.executable, str(FOLDER / f"{script}.py"), "--quick", "--out", str(out)]

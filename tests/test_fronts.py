@@ -169,6 +169,7 @@ def test_the_best_under_each_budget(facts: dict[str, Any]) -> None:
     assert kinds == {True, False}
     html = page.render(facts)
     assert "The best under each budget on latency" in html
+    assert "after 6 epochs" in html
     assert "your limit" in html
 
 

@@ -584,12 +584,12 @@ def _per_step(found: Mapping[str, float], ratio: float) -> dict[str, float]:
 def _predicted(found: Mapping[str, float], terms: Mapping[str, float]) -> float:
     """The sum of the terms. A feature that no measured network had costs as much as the dearest of its sort."""
     total = 0.0
-    for name, amount in found.items():
+    for name, size in found.items():
         rate = terms.get(name)
         if rate is None:
             sort = name.split("/")[0] + "/"
             rate = max((value for other, value in terms.items() if other.startswith(sort)), default=0.0)
-        total += rate * amount
+        total += rate * size
     return total
 
 

@@ -12,7 +12,15 @@ from typing import Any
 
 from archscout.costs.limits import format_cost, parse_value
 from archscout.devices.measured import (
-    LEAST, UNKNOWN, WINNER, Measured, input_shape_of, kit_of, read_measured, text_of, value_of,
+    LEAST,
+    UNKNOWN,
+    WINNER,
+    Measured,
+    input_shape_of,
+    kit_of,
+    read_measured,
+    text_of,
+    value_of,
 )  # fmt: skip
 from archscout.devices.profile import Profile, fit_profile, trace_of
 from archscout.errors import UserError, unknown
