@@ -17,6 +17,7 @@ from scipy.stats import kendalltau, spearmanr
 
 from archscout.aggregate import rank_pool
 from archscout.candidates import Candidates
+from archscout.config import Config
 from archscout.costs.limits import format_cost
 from archscout.devices.energy import CARD_WATTS, CORE_WATTS, stated_power
 from archscout.devices.measure import safe_end
@@ -25,6 +26,10 @@ from archscout.result import Result, last
 from archscout.trust import unsealed
 
 UNMETERED = f"estimate: {CORE_WATTS:g} W for each busy core, {CARD_WATTS:g} W for a card"
+OF_TRAIN = (  # settings of a training without a search
+    "data_root", "size", "group", "strict", "select", "share", "limits", "device_profile", "budget", "epochs", "recipe",
+    "pretrained", "metric", "flip", "seed", "device", "devices", "train_threads",
+)  # fmt: skip
 TIMED = ("latency", "energy", "power")  # costs of a device, which are measured or predicted; others are counted
 WARM = ("el2n", "entropy")  # selectors whose first round is of all images
 WHOLE, THOUSAND = 100_000, 1000  # a space up to so many networks is counted whole, of a larger one a thousand
@@ -55,7 +60,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         "version": version("archscout"),
         "created": (events.get("versions") or {}).get("date", ""),
         "state": "finished" if result.finished else "unfinished",
-        "command": reproduce(config),
+        "command": reproduce(config, (events.get("only") or {}).get("arch")),
         "versions": {k: v for k, v in (events.get("versions") or {}).items() if k not in ("date", "machine")},
         "machine": (events.get("versions") or {}).get("machine", ""),
         "folder": str(result.folder),
@@ -80,7 +85,9 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
             "split": "as listed in split.csv; the test part is opened by the audit at the end and by nothing else",
         }
     if plan := events.get("plan"):
-        facts["plan"] = {k: v for k, v in plan.items() if k not in ("seconds", "why")}
+        facts["plan"] = {k: v for k, v in plan.items() if k not in ("seconds", "why", "trainings", "short")}
+        if plan.get("trainings"):
+            facts["plan"] |= {"short_trainings": plan["trainings"], "epochs_of_a_short_training": plan["short"]}
         facts["plan"] |= {"split": split} if (split := split_of(plan)) else {}
         facts["plan"]["budget_seconds"] = config.get("budget")
         facts["plan_changes"] = [events[k] for k in events if k.startswith("plan-change/")]
@@ -242,7 +249,7 @@ def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
             f"In verification it stood {gap:+.1f} points against the plain baseline, trained in the same stage."
         )
     if found["winner_role"] == "random":
-        parts.append("The winner is the random control, so the proxies did not help here.")
+        parts.append("The winner is the random control, so the search did not help here.")
     parts.append(found["known_networks"])
     timed = [name for name in ("latency", "energy", "power") if name in found["limits"]]
     parts += [held(name, found) for name in timed]
@@ -422,7 +429,7 @@ def target_facts(events: Mapping[str, Any], costs: dict[str, Any]) -> dict[str, 
         "threads": profile.threads,
         "power_source": profile.power_source,
         "predicted": predicted,
-        "most": profile.upper(predicted),
+        "most": {name: end for name, end in profile.upper(costs).items() if name in predicted},
         "measured": last(events, "target_measured") or {},
     }
 
@@ -689,22 +696,34 @@ def correlations(entrants: list[dict[str, Any]], directions: dict[str, str]) -> 
     return out
 
 
-def reproduce(config: dict[str, Any]) -> str:
-    """The command line that asks for the same run."""
-    words = ["archscout", "search", "--data", config["data"]]
-    for key, value in config.items():
-        flag = "--" + key.replace("_", "-")
-        if key in ("data", "out") or value in ("", [], {}, False):
+def reproduce(config: Mapping[str, Any], arch: str | None = None) -> str:
+    """The command line that asks for the same run; `arch` is what was given to `train` instead of searched."""
+    words = ["archscout", "search" if arch is None else "train", "--data", str(config["data"])]
+    if arch is not None:
+        words += ["--space", str(config["space"]), "--arch", arch]
+    named = {"limits": "--limit", "objectives": "--objective", "pretrained": "--pretrained"}
+    for key, field in Config.model_fields.items():
+        value = config.get(key)
+        usual = field.get_default(call_default_factory=True)
+        if value is None or key in ("data", "out") or value == usual or (value in ([], {}) and not usual):
             continue
-        if key == "limits":
-            words += [w for name, limit in value.items() for w in ("--limit", f"{name}={limit:g}")]
-        elif key == "proxies":
-            words += ["--proxies", ",".join(value)]
-        elif value is True:
-            words.append(flag)
+        if arch is not None and key not in OF_TRAIN:
+            continue
+        flag = named.get(key, "--" + key.replace("_", "-"))
+        if isinstance(value, Mapping):
+            words += [word for name, part in value.items() for word in (flag, f"{name}={_plain(part)}")]
+        elif key in named:
+            words += [word for part in value for word in (flag, str(part))]
+        elif isinstance(value, list | tuple):
+            words += [flag, ",".join(_plain(part) for part in value)]
         else:
-            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [flag] if value is True else [flag, _plain(value)]
     return shlex.join(words)
+
+
+def _plain(value: Any) -> str:
+    """A value as it is typed; numbers exactly."""
+    return repr(int(value) if value == int(value) else value) if isinstance(value, float) else str(value)
 
 
 def pictures(folder: Path) -> dict[str, str]:

@@ -622,6 +622,8 @@ def make_plan(
         "plan: %d candidates, %d finalists in rounds of %s epochs, %.3g epochs of full training",
         plan.candidates, plan.finalists, ", ".join(f"{e:.2g}" for e in plan.rounds), plan.epochs,
     )  # fmt: skip
+    if plan.trainings:
+        log.info("%d short trainings of %.2g epochs", plan.trainings, plan.short)
     if plan.split:
         parts = ", ".join(f"{stage} {share:.0f} %" for stage, share in plan.split.items())
         log.info("split of the time: %s (%s)", parts, plan.why)
