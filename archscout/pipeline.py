@@ -766,7 +766,7 @@ def shortlist(door: Door, costing: Costing, rival: Costing, ranked: Sequence[Arc
         found = ", ".join(f"{name} {format_cost(name, door.nearest[name])}" for name in door.timed)
         raise UserError(
             f"the best {min(len(ranked), 4 * finalists + 16)} candidates all measure above the limit {wanted} "
-            f"(least measured: {found}); raise it"
+            f"(least at the safe end: {found}); raise it"
         )
     big = largest_within(costing, ranked, config.seed)
     if big is not None and door.admits(costing, big):

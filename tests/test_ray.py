@@ -24,7 +24,7 @@ import archscout
 from archscout.errors import Stopped
 from archscout.execute import executor
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 ray = pytest.importorskip("ray", reason="Ray is an optional extra")
 
 
@@ -163,7 +163,13 @@ def test_a_cluster_that_is_lost_is_told(tmp_path: Path) -> None:
     try:
         script = tmp_path / "lost.py"
         script.write_text(LOST.format(tests=str(Path(__file__).parent), address=f"ray://127.0.0.1:{port}"))
-        time.sleep(10)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:  # until the head listens
+            with socket.socket() as one:
+                if one.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.5)
+        time.sleep(5)
         driver = subprocess.Popen(
             [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )

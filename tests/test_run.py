@@ -297,7 +297,10 @@ def test_killed_anywhere_the_log_is_whole(tmp_path, end) -> None:
         )
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"on\n"
-        time.sleep(0.1)
+        log = folder / "trials.jsonl"
+        size, ends = log.stat().st_size, time.monotonic() + 60
+        while log.stat().st_size < size + 20_000 and time.monotonic() < ends:  # on a busy machine that takes a while
+            time.sleep(0.01)
         writer.send_signal(end)
         writer.wait()
         writer.stdout.close()
