@@ -145,7 +145,7 @@ def test_where_all_measure_above_the_limit_the_nearest_is_named(
 ) -> None:
     monkeypatch.setattr(pipeline, "energy_facts", timed(cost, (70.0, 71.0), (60.0, 62.0), (80.0, 80.0)))
     unit = {"latency": "ms", "energy": "mJ"}[cost]
-    words = f"the best .* candidates all measure above the limit {cost}=50 {unit} .least at the safe end: {cost} 62 {unit}."
+    words = f"the best .* all measure above the limit {cost}=50 {unit} .least at the safe end: {cost} 62 {unit}."
     with pytest.raises(UserError, match=words):
         archscout.search(
             str(npz), limits={cost: LIMIT}, candidates=8, finalists=1, epochs=0.5, out=tmp_path / "run", **FEW

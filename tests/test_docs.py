@@ -99,8 +99,10 @@ def test_the_page_on_choosing_names_what_there_is(tmp_path: Path) -> None:
     assert {*STRATEGIES} <= strategies
     assert selectors <= set(SELECTORS)
     (tmp_path / "archs.txt").write_text(re.findall(r"```text\n(.*?)```", page, flags=re.S)[0])
-    (command,) = re.findall(r"^    (archscout .*)$", page, flags=re.M)
-    run_command(command, tmp_path)
+    commands = re.findall(r"^    (archscout .*)$", page, flags=re.M)
+    for command in commands:
+        run_command(command, tmp_path)
+    assert (tmp_path / "runs" / "rewarded" / "report.html").exists()
     assert len((tmp_path / "ranks.csv").read_text().splitlines()) == 5
 
 
