@@ -147,11 +147,11 @@ except Stopped as error:
 """
 
 
-def test_a_cluster_that_is_lost_is_told(tmp_path: Path) -> None:
+def test_a_cluster_that_is_lost_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the client protocol, whose connection ends with the head."""
     pytest.importorskip("grpc", reason="Ray's client wants ray[client]")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # a token in the home of whoever runs the tests is not for this one
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-    environment |= {"RAY_AUTH_MODE": "disabled"}  # a token in the home of whoever runs the tests is not this cluster's
     environment.pop("RAY_ADDRESS", None)
     port = free_port()
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--num-cpus=1", f"--port={free_port()}"]
