@@ -21,9 +21,7 @@ TRAINING = 0.75  # of the time of verification; the rest is evaluation and the m
 CONTROLS = 3
 SHORT = 0.5  # of the time of verification, for the short trainings of a search by accuracy
 SHORT_IMAGES, SHORT_PASSES = 6_000, 4.0  # images that one of them should see, or passes where those are fewer images
-TOGETHER = (
-    4  # of them train at once, whatever the workers: a strategy is told of so many, so results never depend on them
-)
+TOGETHER = 4  # of them train at once and are told together, whatever the workers, so that results are the same
 SHORT_MANY = 32  # trainings beyond which more time goes half into more of them, half into longer ones
 WAVE = 6  # finalists that train before the predictor has a say
 
