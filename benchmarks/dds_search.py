@@ -15,7 +15,8 @@ images, dds and random. Seconds count the embedding, the index, every choice and
 processor, of the one thread that a search has. A search on selected images ends by a rule that reads no accuracy: the
 derived cell has been the same for PATIENCE rounds, or ROUNDS are over. Full data is charged to its earliest epoch whose
 mean accuracy over seeds is within .1 of its best. `--step` measures instead one forward, backward and update of 64
-images on the full supernet (16 channels, five cells per stage) with two threads, on a machine that does nothing else.
+images on the full supernet (16 channels, five cells per stage) with two threads, on a machine that does nothing else,
+beside those of a textbook version.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
@@ -48,7 +50,7 @@ from archscout.differentiable.darts import darts
 from archscout.differentiable.pdarts import pdarts
 from archscout.selection import SELECTORS
 from archscout.selection.selector import Selector
-from archscout.spaces.nasbench201 import nasbench201
+from archscout.spaces.nasbench201 import EDGES, OPS, nasbench201, skeleton
 
 HERE = Path(__file__).resolve().parent
 ARMS = (
@@ -143,23 +145,85 @@ def search(arm: str, seed: int, work: str, data: str, device: str) -> dict[str, 
     }  # fmt: skip
 
 
-def step_samples(repeats: int = 15) -> list[float]:
-    """Seconds of one forward, backward and update of 64 images, full supernet, two threads, after three to warm up."""
+class PlainCell(nn.Module):
+    """A mixed cell as a textbook has it: every operation of every edge by itself. What ours is timed against."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+        def convolution(kernel: int) -> nn.Module:
+            conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
+            return nn.Sequential(nn.ReLU(), conv, nn.BatchNorm2d(channels, affine=False))
+
+        def pool() -> nn.Module:
+            return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+        self.edges = nn.ModuleList(
+            nn.ModuleList([nn.Identity(), convolution(1), convolution(3), pool()]) for _ in EDGES
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
+        nodes = [x]
+        for target in (1, 2, 3):
+            total: Any = 0.0
+            for e, (source, end) in enumerate(EDGES):
+                if end == target:
+                    operations: Any = self.edges[e]
+                    total = total + sum(choice[e, o + 1] * op(nodes[source]) for o, op in enumerate(operations))
+            nodes.append(total)
+        return nodes[3]
+
+
+class PlainNetwork(nn.Module):
+    """The supernet of nasbench201 out of textbook cells."""
+
+    def __init__(self, channels: int, cells: int) -> None:
+        super().__init__()
+        self.stem, body, channels = skeleton(WHOLE, channels, cells, PlainCell)
+        self.body = nn.ModuleList(body)
+        self.last = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU())
+        self.classifier = nn.Linear(channels, 10)
+        self.alphas = nn.Parameter(1e-3 * torch.randn(len(EDGES), len(OPS)))
+
+    def logits(self) -> torch.Tensor:
+        return self.alphas
+
+    def forward(self, images: torch.Tensor, choice: torch.Tensor) -> torch.Tensor:
+        x = self.stem(images)
+        for module in self.body:
+            x = module(x, choice) if isinstance(module, PlainCell) else module(x)
+        return self.classifier(self.last(x).mean((2, 3)))
+
+
+def step_samples(repeats: int = 12) -> dict[str, list[float]]:
+    """Seconds of one forward, backward and update of 64 images, full supernet, two threads: ours, and the textbook's in
+    plain layout and channels-last, one after another in every repeat, so that what disturbs one disturbs all.
+    """
     torch.set_num_threads(2)
     torch.manual_seed(0)
-    net = relax(nasbench201(WHOLE, 10), "darts").to(memory_format=torch.channels_last)
-    images = torch.randn(64, *WHOLE).to(memory_format=torch.channels_last)
+    last, plain = torch.channels_last, torch.contiguous_format
+    ours = relax(nasbench201(WHOLE, 10), "darts")
+    kinds = {
+        "ours": (ours, last),
+        "textbook": (PlainNetwork(16, 5), plain),
+        "textbook_last": (PlainNetwork(16, 5), last),
+    }
     labels = torch.arange(64) % 10
-    optimizer = torch.optim.SGD(net.parameters(), 0.025, 0.9, weight_decay=3e-4)
-    times = []
-    for _ in range(repeats + 3):
-        began = time.perf_counter()
-        loss = torch.nn.functional.cross_entropy(net(images, softmax(net.logits())), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        times.append(time.perf_counter() - began)
-    return times[3:]
+    times: dict[str, list[float]] = {name: [] for name in kinds}
+    ready = {}
+    for name, (net, layout) in kinds.items():
+        net.to(memory_format=layout)
+        optimizer = torch.optim.SGD(net.parameters(), 0.025, 0.9, weight_decay=3e-4)
+        ready[name] = net, torch.randn(64, *WHOLE).to(memory_format=layout), optimizer
+    for _ in range(repeats + 2):
+        for name, (net, images, optimizer) in ready.items():
+            began = time.perf_counter()
+            loss = torch.nn.functional.cross_entropy(net(images, softmax(net.logits())), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            times[name].append(time.perf_counter() - began)
+    return {name: each[2:] for name, each in times.items()}
 
 
 def truth(data: Path) -> dict[str, tuple[float, float]]:
@@ -171,17 +235,18 @@ def truth(data: Path) -> dict[str, tuple[float, float]]:
 
 
 def figures(
-    cells: dict[str, Any], known: dict[str, tuple[float, float]], steps: list[float] | None = None
+    cells: dict[str, Any], known: dict[str, tuple[float, float]], steps: dict[str, list[float]] | None = None
 ) -> list[dict[str, Any]]:
     """The figures that follow from the cells, and from the seconds of steps."""
     found: list[dict[str, Any]] = []
     if steps:
-        found.append(
-            results_file.figure(
-                "step_seconds", steps, "s, full supernet, 64 images, two threads", reach=1.0,
-                known="2.58 in plain layout, 1.43 channels-last, for a textbook version",
-            )
-        )  # fmt: skip
+        told = "2.58 in plain layout, 1.43 channels-last, for a textbook version on another machine"
+        unit = "s, full supernet, 64 images, two threads"
+        found.append(results_file.figure("step_seconds", steps["ours"], unit, reach=1.0, known=told))
+        for kind in ("textbook", "textbook_last"):
+            found.append(results_file.figure(f"step_seconds_{kind}", steps[kind], unit))
+            ratio = [theirs / ours for theirs, ours in zip(steps[kind], steps["ours"], strict=True)]
+            found.append(results_file.figure(f"step_ratio_{kind}", ratio, "times, paired by repeat"))
 
     def of(arm: str) -> dict[int, dict[str, Any]]:
         return {int(key.rpartition("/")[2]): cell for key, cell in cells.items() if key.rpartition("/")[0] == arm}

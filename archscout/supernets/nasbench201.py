@@ -55,28 +55,36 @@ class MixedCell(nn.Module):
                 else None
             )
             parts: dict[int, list[Tensor]] = {e: [] for e in edges}
+            together: dict[tuple[int, ...], Tensor] = {}  # what has the same edges is added before it is split
             for op in SIZES:
                 name = f"{node}_{op}"
                 if name not in self.readers:
                     continue
-                readers = self.readers[name]
+                readers = tuple(self.readers[name])
                 made = self.convolutions[name](active)
                 scale = torch.cat([choice[e, op].expand(self.channels) for e in readers])
                 made = F.batch_norm(made, None, None, scale, torch.zeros_like(scale), True)
+                together[readers] = together[readers] + made if readers in together else made
+            for readers, made in together.items():
                 for e, part in zip(readers, made.split(self.channels, 1), strict=True):
                     parts[e].append(part)
             for e in edges:
+                total = sums[EDGES[e][1]]
+                for part in parts[e]:
+                    total = part if total is None else total + part
                 if SKIP in self.allowed[e]:
                     kept = here if skip_keep is None else here * skip_keep[e].view(-1, 1, 1, 1)
-                    parts[e].append(choice[e, SKIP] * kept)
+                    total = weighted(total, choice[e, SKIP], kept)
                 if pooled is not None and POOL in self.allowed[e]:
-                    parts[e].append(choice[e, POOL] * pooled)
-                target = EDGES[e][1]
-                for part in parts[e]:
-                    before = sums[target]
-                    sums[target] = part if before is None else before + part
+                    total = weighted(total, choice[e, POOL], pooled)
+                sums[EDGES[e][1]] = total
         last = sums[3]
         return torch.zeros_like(x) if last is None else last
+
+
+def weighted(total: Tensor | None, weight: Tensor, term: Tensor) -> Tensor:
+    """total + weight * term in one pass over memory; weight is a single number."""
+    return weight * term if total is None else torch.addcmul(total, term, weight)
 
 
 class SuperNetwork(nn.Module):
