@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -24,6 +25,23 @@ def real_data() -> Path:
 def own_cache(tmp_path_factory) -> None:
     """No test reads or writes the cache of the person who runs it: images and earlier speeds of the machine."""
     os.environ["ARCHSCOUT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def images() -> tuple[np.ndarray, np.ndarray]:
+    """360 of scikit-learn's digits: images uint8 (360, 8, 8) and labels."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return (found.images[:360] * 15).astype(np.uint8), found.target[:360]
+
+
+@pytest.fixture(scope="session")
+def npz(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those digits as a file; no test may change it."""
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    np.savez(path, X=images[0], y=images[1])
+    return path
 
 
 @pytest.fixture(autouse=True)

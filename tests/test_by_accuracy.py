@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_pipeline import essence
 from test_plan import RATES, planned
@@ -19,16 +18,6 @@ COUNTS = {
     "candidates": 10, "trainings": 7, "finalists": 2, "epochs": 1.0, "train_threads": 1, "workers": 0,
     "proxies": ("params", "naswot"), "limits": {"params": "40k"}, "reward": "accuracy",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    np.savez(path, X=(found.images[:360] * 15).astype(np.uint8), y=found.target[:360])
-    return path
 
 
 @pytest.fixture(scope="module")

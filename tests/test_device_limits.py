@@ -46,17 +46,6 @@ def images(count: int = 160) -> tuple[np.ndarray, np.ndarray]:
     return (rng.integers(60, 190, (count, 8, 8, 3)) + 40 * labels[:, None, None, None]).astype(np.uint8), labels
 
 
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """360 of scikit-learn's digits."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    np.savez(path, X=(found.images[:360] * 15).astype(np.uint8), y=found.target[:360])
-    return path
-
-
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shelf without devices; and peaks of memory, each read in a process of its own, are left out."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import faulty
-import numpy as np
 import pytest
 from mine import Sweep
 from test_pipeline import COUNTS, essence
@@ -25,16 +24,6 @@ from archscout.propose import BROKEN, Costing, require_feasible
 from archscout.space import SearchSpace
 
 unix = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarm signal here")
-
-
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    np.savez(path, X=(found.images[:240] * 15).astype(np.uint8), y=found.target[:240])
-    return path
 
 
 def spin() -> None:

@@ -24,22 +24,6 @@ COUNTS = {"candidates": 12, "finalists": 2, "epochs": 2.0, "train_threads": 1, "
 
 
 @pytest.fixture(scope="module")
-def images() -> tuple[np.ndarray, np.ndarray]:
-    """360 of scikit-learn's digits, as a pair of arrays."""
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    return (found.images[:360] * 15).astype(np.uint8), found.target[:360]
-
-
-@pytest.fixture(scope="module")
-def npz(images: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "digits.npz"
-    np.savez(path, X=images[0], y=images[1])
-    return path
-
-
-@pytest.fixture(scope="module")
 def finished(npz: Path, tmp_path_factory: pytest.TempPathFactory) -> archscout.Result:
     out = tmp_path_factory.mktemp("runs") / "whole"
     return archscout.search(str(npz), out=out, workers=0, limits={"params": "40k"}, **COUNTS)

@@ -78,16 +78,12 @@ def test_a_worker_and_a_node_are_killed(cluster: Any) -> None:
     assert len(set(nodes[-5:])) == 1
 
 
-def test_a_driver_is_killed_and_a_node_lost_while_it_resumes(cluster: Any, tmp_path: Path) -> None:
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    np.savez(tmp_path / "d.npz", X=(data.images[:360] * 15).astype(np.uint8), y=data.target[:360])
+def test_a_driver_is_killed_and_a_node_lost_while_it_resumes(cluster: Any, npz: Path, tmp_path: Path) -> None:
     limits = {"params": "40k"}
-    whole = archscout.search(str(tmp_path / "d.npz"), out=tmp_path / "whole", workers=0, limits=limits, **COUNTS)
+    whole = archscout.search(str(npz), out=tmp_path / "whole", workers=0, limits=limits, **COUNTS)
     out = tmp_path / "run"
     line = [
-        *command("search", "--data", tmp_path / "d.npz", "--out", out, "--workers", "ray", "--limit", "params=40k"),
+        *command("search", "--data", npz, "--out", out, "--workers", "ray", "--limit", "params=40k"),
         *("--candidates", "12", "--finalists", "2", "--epochs", "2", "--train-threads", "1"),
         *("--proxies", "macs,naswot,synflow"),
     ]

@@ -34,9 +34,10 @@ log = logging.getLogger("archscout")
 EPOCHS = 25.0  # of a search given by counts
 TRIES = 4  # architectures that one supernet may give
 CHEAPER = 0.8  # of what an architecture costs on the device may the next one cost
+#: a search of minutes has hundreds of steps, the published ones tens of thousands; measured: docs/plans/dds_search.md
 RATES: dict[str, dict[str, Any]] = {
-    "darts": {},
-    "pdarts": {"arch_lr": 6e-4},
+    "darts": {"lr": 0.1, "arch_lr": 1e-2},
+    "pdarts": {"lr": 0.1, "arch_lr": 1e-2},
     "tas": {"lr": 0.1, "weight_decay": 5e-4, "arch_lr": 1e-3},
 }
 
