@@ -24,6 +24,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("ARCHSCOUT_DATA"), help="folder of real data")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="digits with one seed; a test of the script")
+    parser.add_argument("--quick", action="store_true", help="a few digits with one seed; a test of the script")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "embedding.json")
     args = parser.parse_args()
     threads, seeds = torch.get_num_threads(), 1 if args.quick else args.seeds
     digits = load("digits", seed=0)
     parts = digits.part("train"), digits.part("validation")
+    if args.quick:
+        parts = tuple(replace(part, indices=part.indices[:300]) for part in parts)
     figures = measure("digits", *parts, digits.mean, digits.std, seeds, threads)
     if not args.quick:
         with tempfile.TemporaryDirectory() as work:

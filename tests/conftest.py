@@ -1,4 +1,8 @@
-"""Where the optional real data lies. Set ARCHSCOUT_DATA to its folder; tests that need it skip without it."""
+"""What all tests share: the optional real data (ARCHSCOUT_DATA names its folder), a few digits, and cores of their own.
+
+Under `pytest -n` every worker has one core, and so has what it starts: two networks that each compute with two threads
+on two cores wait for each other most of the time.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+OWN = {sorted(CORES)[int(WORKER[2:]) % len(CORES)]} if WORKER and CORES else CORES
+if OWN != CORES:  # before torch is imported, which asks how many there are
+    os.sched_setaffinity(0, OWN)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +56,7 @@ def npz(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(autouse=True)
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Under `pytest -n` a test marked `alone`, as it measures time, runs while no other does."""
+    """Under `pytest -n` a test marked `alone`, as it measures time, runs while no other does, on all cores."""
     if not hasattr(request.config, "workerinput"):
         yield
         return
@@ -56,4 +66,8 @@ def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         fcntl.flock(turn, fcntl.LOCK_EX)  # held while waiting, so that those behind do not slip past
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(turn, fcntl.LOCK_UN)
+        if alone and OWN != CORES:
+            os.sched_setaffinity(0, CORES)
         yield
+        if alone and OWN != CORES:
+            os.sched_setaffinity(0, OWN)
