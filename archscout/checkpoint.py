@@ -34,7 +34,9 @@ def read_checkpoint(path: Path, identity: dict[str, Any], device: torch.device |
     except (pickle.UnpicklingError, OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"checkpoint '{path}' cannot be read ({type(error).__name__}); {mend}") from None
     if kept != identity:
-        other = {name: (kept.get(name), value) for name, value in identity.items() if kept.get(name) != value}
+        kept = kept if isinstance(kept, dict) else {}
+        names = dict.fromkeys((*identity, *kept))
+        other = {name: (kept.get(name), identity.get(name)) for name in names if kept.get(name) != identity.get(name)}
         told = "; ".join(f"{name} was {was}, now {now}" for name, (was, now) in other.items())
         raise UserError(f"checkpoint '{path}' is of another training ({told}); {mend}")
     return content

@@ -410,6 +410,9 @@ def _loop(
     entry_every = min(steps_per_epoch, math.ceil(state.steps / 10))
     identity = {"recipe": asdict(recipe), "epochs": float(epochs), "seed": seed, "images": len(part)}
     identity["selector"] = word(selector)
+    if teacher is not None:
+        teacher.network.to(device)
+        identity["teacher"] = [teacher.share, teacher.temperature]
     selector.expect(round(epochs * len(part)))
     generators = [torch.default_generator]
     if device.type == "cuda":
@@ -425,9 +428,6 @@ def _loop(
         state = _load(checkpoint, identity, model, optimizer, average, selector, device)
     normalise = normaliser(mean, std, device)
     fill = torch.as_tensor(np.array(mean, dtype=np.float32)) if recipe.fill == "data" else None
-    if teacher is not None:
-        teacher.network.to(device)
-        identity["teacher"] = [teacher.share, teacher.temperature]
     taught = normalise if teacher is None or teacher.mean is None else normaliser(teacher.mean, teacher.std, device)
     priors: Tensor | None = None
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -452,7 +452,9 @@ def _loop(
                     if found.drifted and rank == 0:
                         log.warning("%s", found)
                 chosen, priors = selector.next_round(), None
-                state.batch, state.batches = 0, max(1, round(len(chosen) / recipe.batch_size))
+                # as many steps as all rounds so far are worth, so that no budget drifts where rounds are small
+                due = round(selector.record.spent / len(part) * steps_per_epoch) - state.step
+                state.batch, state.batches = 0, min(max(1, due), len(chosen))
             order = selector.record.subset
             low, high = (len(order) * (state.batch + i) // state.batches for i in (0, 1))
             positions = order[low : high - (high - low) % ranks][rank::ranks]

@@ -15,7 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,7 +40,7 @@ from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
 from archscout.distill import Teacher
 from archscout.errors import Stopped, UserError
-from archscout.execute import executor
+from archscout.execute import Limit, Overdue, executor
 from archscout.fit import Fit, Recipe, evaluate, fit
 from archscout.naming import find, word
 from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts, waves
@@ -73,6 +73,7 @@ log = logging.getLogger("archscout")
 CARRIED = (  # settings of a run that `train` takes over
     "data_root", "size", "group", "metric", "flip", "pretrained", "limits", "device_profile", "device", "threads",
 )  # fmt: skip
+CLOCK, NOTED = "clock", 20.0  # the file of the seconds worked, and how often it is written, in seconds
 AFTERWARDS = ("int8", "target_measured")  # events that other verbs add to a run, at any time
 PREDICTING = ("params", "macs", "memory", "training")  # costs that the predictor reads beside the proxies
 PULLABLE = 1000  # best candidates by the aggregate that the predictor may name
@@ -301,12 +302,25 @@ class Clock:
         self.start = time.monotonic()
         self.budget = budget
         self.run = run
+        self.noted = self.start
+        with suppress(OSError, ValueError):  # what a session did after its last event, see spent
+            self.before = max(self.before, float(run.path(CLOCK).read_text()))
         self.meter, self.source = open_meter(device)
         self.last = (self.start, self.meter.read() if self.meter else 0.0)
 
     def spent(self) -> float:
-        """Seconds worked so far."""
-        return self.before + time.monotonic() - self.start
+        """Seconds worked so far; noted in a file now and then, since a long training logs nothing until its end."""
+        now = time.monotonic()
+        seconds = self.before + now - self.start
+        if now - self.noted > NOTED:
+            self.noted = now
+            with suppress(UserError):  # a full disk shows at the next event
+                self.run.write(CLOCK, f"{seconds:.0f}")
+        return seconds
+
+    def begun(self, stage: str) -> float:
+        """When a stage began, in seconds worked: now, or in an earlier session, so that its time is not given twice."""
+        return float(self.run.once(f"begun/{stage}", self.spent))
 
     def late(self, share: float) -> bool:
         """Whether more than a share of the budget is gone; never without a budget."""
@@ -507,7 +521,7 @@ def choose_network(
         score_controls(run, space, entrants, pool)
         clock.stage_done("score" if config.reward == "proxies" else "short")
         total = sum(plan_jobs(plan, len(entrants) + sum(later)))
-        ends = clock.spent() + 1.3 * plan.seconds["verify"] if plan.seconds else None
+        ends = clock.begun("verify") + 1.3 * plan.seconds["verify"] if plan.seconds else None
         with progress("verification", total) as bar:
             records = verify(
                 run,
@@ -639,7 +653,7 @@ def score_candidates(
     run.once("goal", lambda: {"directions": directions, "cost_axis": costs[0]})
     make = Evolution if reads_scores(methods.strategy) else methods.strategy
     strategy = make(within_limits(costing), seed=config.seed, goal=Goal(scores=directions, costs=costs))
-    ends = clock.spent() + 1.3 * plan.seconds["score"] if plan.seconds else None
+    ends = clock.begun("score") + 1.3 * plan.seconds["score"] if plan.seconds else None
     with progress("scoring candidates", plan.candidates) as bar:
         trials = propose_and_score(
             run,
@@ -671,8 +685,7 @@ def train_shortly(
 ) -> list[Arch]:  # fmt: skip
     """The ranking after a search by accuracy that begins at it; see by_accuracy."""
     clock.stage_done("score")
-    begun = (run.recall("stage/score") or {}).get("ended", clock.spent())
-    ends = begun + 1.1 * plan.seconds["short"] if plan.seconds else None
+    ends = clock.begun("short") + 1.1 * plan.seconds["short"] if plan.seconds else None
     with progress("short trainings", plan.trainings) as bar:
         return search_by_accuracy(
             run,
@@ -720,8 +733,8 @@ def train_supernet_of(
 class Door:
     """Who may enter the verification: under a limit on latency, energy or power each network is measured here first.
 
-    The upper end of the measured interval must be within it. Not where the limit is of another device. `nearest` keeps
-    the least such end of each.
+    The upper end of the measured interval must be within it, and a network that cannot be measured stays out. Not where
+    the limit is of another device. `nearest` keeps the least such end of each.
     """
 
     run: Run
@@ -739,14 +752,25 @@ class Door:
         space, config = of.space, self.config
         found = self.run.once(
             f"measured/{space.name}/{space.format(arch)}",
-            lambda: energy_facts(
-                initialise(space, arch, 0), space.input_shape, config.device, config.threads, seconds=0.4
-            ),
+            lambda: self._measured(lambda: initialise(space, arch, 0), space.input_shape),
         )
+        if "failure" in found:
+            return False
         values = {name: safe_end(name, found) for name in self.timed}
         for name in self.timed:
             self.nearest[name] = min(self.nearest[name], values[name])
         return all(values[name] <= config.limits[name] for name in self.timed)
+
+    def _measured(self, make: Callable[[], torch.nn.Module], shape: Any) -> dict[str, Any]:
+        """What a network measures, or {"failure"}: controls come here without having been scored in a worker."""
+        config = self.config
+        try:
+            with Limit(config.timeout):
+                return energy_facts(make(), shape, config.device, config.threads, seconds=0.4)
+        except Overdue:
+            return {"failure": f"took longer than {config.timeout:.0f} s"}
+        except Exception as error:
+            return {"failure": f"{type(error).__name__}: {error}"[:300]}
 
 
 def shortlist(door: Door, costing: Costing, rival: Costing, ranked: Sequence[Arch], finalists: int) -> list[Entrant]:
@@ -854,6 +878,8 @@ def pulled(
     evidence, is the event pulled/WAVE.
     """
     space, run = costing.space, door.run
+    if logged := run.recall(f"pulled/{wave}"):  # on another machine the predictor may put near ties otherwise
+        return [Entrant(space, arch, "finalist", costing(arch)) for arch in map(space.parse, logged["archs"])]
     archs = list(ranked[:PULLABLE])
     place = {space.format(arch): i for i, arch in enumerate(archs)}
     known = [(r, run.recall(trial_key(space, space.parse(r["arch"]))) or run.recall(f"control/{r['key']}"))
@@ -878,9 +904,9 @@ def pulled(
     for i in [i for i in order if space.format(archs[i]) not in inside][: 4 * count + 16]:
         if len(named) < count and door.admits(costing, archs[i]):
             named.append(i)
-    run.once(
+    run.record(
         f"pulled/{wave}",
-        lambda: {
+        {
             "by": "aggregate" if found.value is None else "predictor",
             "evidence": found.evidence,
             "archs": [space.format(archs[i]) for i in named],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from archscout.seeds import generator_of, number_of
 from archscout.selection.drift import audit_selection
 from archscout.selection.full import Full
 from archscout.selection.selector import Selector
+
+log = logging.getLogger("archscout")
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Story:
 
 
 Chooser = Callable[[Tensor, torch.Generator, float], Tensor]  # logits, randomness, progress -> choice
+Weigh = Callable[[Tensor], Tensor]  # losses of a batch -> the loss to step on
 
 
 def plain_softmax(logits: Tensor, generator: torch.Generator, progress: float) -> Tensor:
@@ -159,6 +164,8 @@ def train_supernet(
     steps = max(1, round(settings.epochs * steps_per_epoch))
     entry_every = max(1, round(settings.report * steps_per_epoch))
     selector.expect(round(settings.epochs * len(weight_part)))
+    arch_steps = len(range(math.ceil(settings.wait * steps_per_epoch), steps, settings.every))
+    arch_selector.expect(arch_steps * settings.batch_size)
     place = torch.device(device)
     rank, ranks = placed()
     own = (rank,) if ranks > 1 else ()  # what the randomness of a process depends on besides seed and step
@@ -205,7 +212,8 @@ def train_supernet(
                 architect.zero_grad(set_to_none=True)
                 arch_positions, arch_images, arch_labels = images_of(feeds[1], step, plain=True)
                 losses, answers, _ = architecture_step(
-                    supernet, run, settings, (images, labels), (arch_images, arch_labels), optimizer,
+                    supernet, run, settings, (images, labels, partial(selector.weigh, positions)),
+                    (arch_images, arch_labels, partial(arch_selector.weigh, arch_positions)), optimizer,
                     draw=generator_of(seed, 2, step), chooser=chooser, penalty=penalty, step=step, progress=progress,
                     rate=rate,
                 )  # fmt: skip
@@ -269,7 +277,10 @@ def train_supernet(
                 if audit_every and selector.record.spent - story.audited >= audit_every * len(weight_part):
                     story.audited = selector.record.spent
                     right = _right(supernet, weight_part, normalise, choice, run, story.step)
-                    story.audits.append(audit_selection(selector, right).to_json())
+                    found = audit_selection(selector, right)
+                    story.audits.append(found.to_json())
+                    if found.drifted and rank == 0:
+                        log.warning("%s", found)
             if path is not None and time.monotonic() - saved >= every_seconds:
                 keep()
                 saved = time.monotonic()
@@ -347,8 +358,8 @@ def architecture_step(
     supernet: Any,
     run: Callable[..., Tensor],
     settings: Settings,
-    weight_batch: tuple[Tensor, Tensor],
-    arch_batch: tuple[Tensor, Tensor],
+    weight_batch: tuple[Tensor, Tensor, Weigh],
+    arch_batch: tuple[Tensor, Tensor, Weigh],
     optimizer: torch.optim.SGD,
     *,
     draw: torch.Generator,
@@ -358,7 +369,9 @@ def architecture_step(
     progress: float,
     rate: float,
 ) -> tuple[Tensor, Tensor, float]:
-    """The gradient of one architecture step, see architecture_gradient; batches are (images, labels)."""
+    """The gradient of one architecture step, see architecture_gradient; batches are (images, labels, weigh), where
+    `weigh` makes one loss of those of the images, as the selector that chose them wants it.
+    """
     state = draw.get_state()
 
     def choose() -> Tensor:
@@ -368,11 +381,11 @@ def architecture_step(
     def arch_loss(choice: Tensor, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         answers = run(_Called(supernet, parameters), arch_batch[0], choice, True, step)
         losses = nn.functional.cross_entropy(answers.float(), arch_batch[1], reduction="none")
-        return losses.mean(), losses, answers
+        return arch_batch[2](losses), losses, answers
 
     def weight_loss(choice: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         answers = run(_Called(supernet, parameters), weight_batch[0], choice, True, step)
-        return nn.functional.cross_entropy(answers.float(), weight_batch[1])
+        return weight_batch[2](nn.functional.cross_entropy(answers.float(), weight_batch[1], reduction="none"))
 
     def extra(choice: Tensor) -> Tensor:
         added = settings.beta * progress * torch.logsumexp(supernet.logits(), -1).mean()
@@ -454,16 +467,18 @@ class Feed:
     """Batches of a selector's rounds, one after another; in several processes each has its share of a batch."""
 
     def __init__(self, selector: Selector, part: Part, batch_size: int) -> None:
-        self.selector, self.part, self.batch_size = selector, part, batch_size
-        self.batch = self.batches = 0
+        self.selector, self.part = selector, part
+        self.rate = max(1, round(len(part) / batch_size)) / len(part)  # batches per image
+        self.batch = self.batches = self.drawn = 0
 
     def next_batch(self) -> tuple[Tensor, Tensor, Tensor]:
         if self.batch == self.batches:
             chosen = self.selector.next_round()
-            self.batch, self.batches = 0, max(1, round(len(chosen) / self.batch_size))
+            due = round(self.selector.record.spent * self.rate) - self.drawn  # what all rounds so far are worth
+            self.batch, self.batches = 0, min(max(1, due), len(chosen))
         order = self.selector.record.subset
         low, high = (len(order) * (self.batch + i) // self.batches for i in (0, 1))
-        self.batch += 1
+        self.batch, self.drawn = self.batch + 1, self.drawn + 1
         rank, ranks = placed()
         positions = order[low : high - (high - low) % ranks][rank::ranks]
         _, images, labels = self.part.batch(positions.numpy())
@@ -504,7 +519,10 @@ def save(
     content = {
         "identity": identity, "story": asdict(story), "supernet": supernet.state_dict(),
         "optimizer": optimizer.state_dict(), "architect": architect.state_dict(),
-        "feeds": [{"batch": f.batch, "batches": f.batches, "selector": f.selector.state_dict()} for f in feeds],
+        "feeds": [
+            {"batch": f.batch, "batches": f.batches, "drawn": f.drawn, "selector": f.selector.state_dict()}
+            for f in feeds
+        ],
     }  # fmt: skip
     write_checkpoint(path, content)
 
@@ -518,6 +536,6 @@ def restore(
     optimizer.load_state_dict(content["optimizer"])
     architect.load_state_dict(content["architect"])
     for feed, kept in zip(feeds, content["feeds"], strict=True):
-        feed.batch, feed.batches = kept["batch"], kept["batches"]
+        feed.batch, feed.batches, feed.drawn = kept["batch"], kept["batches"], kept["drawn"]
         feed.selector.load_state_dict(kept["selector"])
     return Story(**content["story"])
