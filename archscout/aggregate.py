@@ -73,10 +73,10 @@ def rank_rows(table: np.ndarray, directions: Mapping[str, str], filter: float = 
     if not len(rows):
         return ranks
     n = len(rows)
-    places = [rankdata(rows[:, j]) / n for j in main]
+    places = list(rankdata(rows[:, main], axis=0).T / n) if main else []  # one call: each costs a quarter of a ms
     total = np.log(places).sum(axis=0) if places else np.zeros(n)
     if modifying:
-        ease = np.mean([rankdata(np.nan_to_num(rows[:, j], nan=-np.inf)) / n for j in modifying], axis=0)
+        ease = (rankdata(np.nan_to_num(rows[:, modifying], nan=-np.inf), axis=0) / n).mean(1)
         capacity = rankdata(total.round(9)) / n
         total = capacity * (1 + capacity * ease) if places else ease
     poor = np.any([place <= filter for place in places], axis=0) if places else np.zeros(n, dtype=bool)

@@ -38,7 +38,7 @@ def search_by_accuracy(
     out_of_time: Any = lambda: False,
     on_progress: Any = lambda n, best: None,
 ) -> list[Arch]:
-    """Architectures, the most accurate after a short training first, then those of the ranking that did not train.
+    """Architectures, the best after a short training first, then those of the ranking that did not train.
 
     A strategy begins at the zero-shot ranking and proposes; of every four proposals the best by the proxies trains for
     `plan.short` epochs, `plan.trainings` networks in all, on the images that the run's selector chooses. Use it where
@@ -46,7 +46,7 @@ def search_by_accuracy(
 
     make:      the strategy, or the learned predictor (archscout.predicted).  ranked: the zero-shot ranking, best first.
     recipe, images, patient: as verification has them.  parallel: how many trainings run at once.
-    objectives: costs that a strategy with several objectives weighs.
+    objectives: costs that a strategy with several objectives weighs; the best are then ordered by fronts.
     inherit: begin with the weights of the nearest network that has trained.
 
     Each training is an event short/SPACE/ARCH and is recalled on resume; a summary is the event `short`.
@@ -89,7 +89,7 @@ def search_by_accuracy(
         make=lambda arch: initialise(space, arch, seed),
     )
     records = search(plan.trainings, out_of_time=out_of_time, on_progress=on_progress)
-    best = search.ranked()
+    best = search.ranked(objectives)
     run.once(
         "short",
         lambda: {

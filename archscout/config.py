@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ def cores() -> int:
 def parse_seconds(value: str | float | int) -> float:
     """A duration in seconds from "20m", "90s", "1.5h" or a number of seconds. Raises UserError otherwise."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = float(value) if abs(value) < 1e300 else math.inf
     else:
         found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|min|h|)\s*", str(value))
         if not found:
@@ -146,6 +146,27 @@ class Config(BaseModel):
         return tomli_w.dumps({k: v for k, v in self.model_dump(mode="json").items() if v is not None})
 
 
+#: settings whose text has a form of its own -> what they may be, and how they are written
+FORMS: dict[str, tuple[tuple[type, ...], str]] = {
+    "data": ((str,), 'a text, like data = "photos"'),
+    "proxies": ((str, list, tuple), 'a list of names, like ["synflow", "naswot"]'),
+    "limits": ((str, list, tuple, Mapping), "a table, like {latency = 5.0}"),
+    "pretrained": ((list, tuple, Mapping), 'a table, like {resnet18 = "weights.pth"}'),
+    "space": ((str,), "a name"),
+    "strategy": ((str,), "a name"),
+    "select": ((str,), "a name"),
+    "recipe": ((str,), "a name"),
+}
+
+
+def check_forms(values: Mapping[str, Any], names: Iterable[str] = FORMS) -> None:
+    """Raises UserError for a setting of a kind that it cannot be, such as a number where names are wanted."""
+    for name in names:
+        kinds, wanted = FORMS[name]
+        if (value := values.get(name)) is not None and not isinstance(value, kinds):
+            raise UserError(f"setting '{name}' is {wanted}; got {str(value)[:80]!r} ({type(value).__name__})")
+
+
 def make_config(values: Mapping[str, Any]) -> Config:
     """A checked Config from plain values; None means not given. Raises UserError that names the key and the remedy.
 
@@ -154,6 +175,7 @@ def make_config(values: Mapping[str, Any]) -> Config:
     from archscout.costs.limits import parse_limits
 
     given = {key: value for key, value in values.items() if value is not None}
+    check_forms(given)
     for key in given:
         if key not in Config.model_fields:
             raise unknown("setting", key, Config.model_fields)

@@ -26,6 +26,8 @@ def find(what: str, name: Any, registry: Mapping[str, Any]) -> Any:
             raise UserError(
                 f"cannot import '{module}' for the {what} '{name}' ({error}); run where it can be imported"
             ) from None
+        except (ValueError, TypeError):  # an empty or a relative name
+            raise UserError(f"the {what} '{name}' is no module:name; write it like my_package.my_module:name") from None
         except AttributeError:
             raise UserError(f"module '{module}' has no '{attribute}', named by the {what} '{name}'") from None
     raise unknown(what, name, registry, "or give your own as module:name")

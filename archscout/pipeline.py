@@ -27,7 +27,7 @@ import torch
 from archscout.audit import audit
 from archscout.batches import draw
 from archscout.by_accuracy import search_by_accuracy
-from archscout.config import Config, make_config, read_toml
+from archscout.config import Config, check_forms, make_config, read_toml
 from archscout.costs import COSTS
 from archscout.costs.limits import format_cost
 from archscout.data import Data, load
@@ -111,6 +111,7 @@ def search(
     """
     given = {**settings, "data": data}
     from_file = {k: v for k, v in (read_toml(config) if config else {}).items() if given.get(k) is None}
+    check_forms(from_file)
     require_text(from_file.get("data"), str(config), "search from Python: archscout.search(DATA, config=...)")
     if config and (Path(config).parent / "trials.jsonl").exists():  # of a run, perhaps of somebody else's
         require_trust(Path(config).parent, code_in(from_file), trust)
@@ -165,6 +166,7 @@ def resume(folder: str | Path, *, trust: bool = False, **methods: Any) -> Result
     """
     with Run.open(folder) as run:
         values = config_of(folder)
+        check_forms(values)
         if methods.get("data") is None:
             mend = f"go on from Python: archscout.resume({str(folder)!r}, data=...)"
             require_text(values["data"], f"run {folder}", mend)
@@ -228,6 +230,7 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
     """Settings with every method as text, and the objects behind them. Unknown names raise UserError with a guess."""
     if data is None:
         raise UserError("no data given; name an image folder, an .npz file, torchvision:NAME or digits with --data")
+    check_forms(settings, ("proxies",))
     proxies = settings.get("proxies") or DEFAULT
     if isinstance(proxies, str):
         proxies = [part.strip() for part in proxies.split(",") if part.strip()]
@@ -261,7 +264,7 @@ def where(data: Any) -> str:
     if data == "digits" or str(data).startswith("torchvision:"):
         return str(data)
     path = Path(data).expanduser()
-    return str(path.resolve()) if path.exists() else str(data)
+    return str(path.resolve()) if os.path.exists(path) else str(data)  # path.exists() raises for an impossible name
 
 
 def address(method: Any) -> str:

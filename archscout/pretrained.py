@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -82,11 +83,14 @@ def parse_files(given: Any) -> dict[str, str]:
     pairs = list(given.items()) if isinstance(given, Mapping) else [str(text).partition("=")[::2] for text in given]
     found = {}
     for name, path in pairs:
-        if not name or not path:
-            raise UserError(f"'{name or path}' names no weights; write NETWORK=FILE, like resnet18=resnet18.pth")
+        if not isinstance(path, str) or not isinstance(name, str) or not name or not path:
+            raise UserError(
+                f"'{name or path}' names no weights (got {path!r}); write NETWORK=FILE, like resnet18=resnet18.pth"
+            )
         if name not in NAMES:
             raise unknown("pretrained network", name, NAMES)
-        if not (place := Path(path).expanduser()).is_file():
+        place = Path(path).expanduser()
+        if not os.path.isfile(place):  # Path.is_file raises for a name that no file can have
             raise UserError(f"there are no weights at '{path}'; check the path of {name}")
         found[name] = str(place.resolve())
     return found

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,10 +20,12 @@ from archscout.aggregate import rank_pool
 from archscout.plan import TOGETHER
 from archscout.propose import Costing, trial_key
 from archscout.space import Arch, SearchSpace
+from archscout.stopping import front_order
 from archscout.strategies.strategy import Goal
 
 log = logging.getLogger("archscout")
 
+POOL = 1000  # of what was scored first, among which proposals are ranked; all of 100,000 would take half a second
 CHILDREN = 4  # proposals of which the best by the aggregate trains
 IDLE = 300  # proposals in a row that bring nothing new to train, after which a search ends
 RELATED = 1 / 3  # of the decisions may differ where weights are inherited
@@ -104,10 +107,15 @@ class Search:
             self.strategy.tell(asked, [self._told(arch) for arch in asked])
         return self.trained
 
-    def ranked(self) -> list[Arch]:
-        """The trained architectures that did not fail, the most accurate first; ties by fewer parameters."""
+    def ranked(self, objectives: Sequence[str] = ()) -> list[Arch]:
+        """The trained architectures that did not fail, the most accurate first; ties by fewer parameters.
+
+        objectives: costs that count beside accuracy; the order is then by fronts, see stopping.front_order.
+        """
         fine = [arch for arch, record in self.trained.items() if record["validation"] is not None]
-        return sorted(fine, key=lambda arch: (-self.trained[arch]["validation"], self.costing(arch).get("params", 0.0)))
+        fine.sort(key=lambda arch: (-self.trained[arch]["validation"], self.costing(arch).get("params", 0.0)))
+        costs = np.array([[self.costing(arch).get(name, np.nan) for name in objectives] for arch in fine])
+        return [fine[i] for i in front_order([self.trained[arch]["validation"] for arch in fine], costs)]
 
     def _choose(self, wanted: int) -> tuple[list[Arch], list[Arch]]:
         """The proposals asked, and those of them that are to train, at most `wanted`."""
@@ -145,7 +153,7 @@ class Search:
         return fits
 
     def _best(self, group: Sequence[Arch]) -> Arch:
-        """The best of some proposals by the aggregate in the pool of all that was scored, or as the strategy says."""
+        """The best of some proposals by the aggregate in the pool of what was scored first, or as the strategy says."""
         run, space = self.run, self.costing.space
         missing = []
         for arch in group:
@@ -168,8 +176,8 @@ class Search:
             self.scores[arch] = logged["scores"]
         if best_of := getattr(self.strategy, "best_of", None):
             return best_of({arch: self.scores[arch] for arch in group})
-        pool = list(self.scores)
-        ranks = dict(zip(pool, rank_pool(list(self.scores.values()), self.directions).tolist(), strict=True))
+        pool = dict.fromkeys((*group, *islice(self.scores, POOL)))
+        ranks = dict(zip(pool, rank_pool([self.scores[arch] for arch in pool], self.directions).tolist(), strict=True))
         return min(group, key=ranks.__getitem__)
 
     def _train(self, chosen: Sequence[Arch], on_progress: Callable[[int, str], None]) -> None:
@@ -286,7 +294,9 @@ def nearest(arch: Arch, others: Sequence[Arch]) -> Arch | None:
 def inherited(fresh: Mapping[str, torch.Tensor], parent: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state of a network, taken from `parent` wherever it has a tensor of the same name and shape."""
     return {
-        name: (parent[name] if name in parent and parent[name].shape == tensor.shape else tensor).detach().contiguous()
+        name: (parent[name] if name in parent and parent[name].shape == tensor.shape else tensor)
+        .detach()
+        .clone(memory_format=torch.contiguous_format)
         for name, tensor in fresh.items()
     }
 

@@ -242,6 +242,7 @@ class Run:
                     event = json.loads(line, parse_constant=_refuse)
                     key = event["event"]
                     whole = isinstance(key, str) and "value" in event
+                    datetime.fromisoformat(event["time"])
                 except (ValueError, TypeError, KeyError, RecursionError):
                     whole = False
                 if not whole or key in self._at:

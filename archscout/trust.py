@@ -30,8 +30,9 @@ def home() -> Path:
 
 def code_in(config: Mapping[str, Any]) -> list[str]:
     """What a config names that runs code when it is followed: `module:name`, and Ray clusters, which send pickles."""
-    proxies = config.get("proxies") or ()
-    named = [config.get(name) for name in METHODS] + ([proxies] if isinstance(proxies, str) else list(proxies))
+    proxies = config.get("proxies")
+    many = [proxies] if isinstance(proxies, str) else list(proxies) if isinstance(proxies, list | tuple) else []
+    named = [config.get(name) for name in METHODS] + many
     found = [name for name in named if isinstance(name, str) and ":" in name]
     data = config.get("data")
     if isinstance(data, str) and _CODE.fullmatch(data) and not data.startswith("torchvision:"):

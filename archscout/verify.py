@@ -63,7 +63,7 @@ class Trainer:
 
     Called with an item {space: its name, arch, recipe, epochs, seconds, seed, round, state: bytes | None}; answers
     {validation, interval, accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights
-    travel as safetensors bytes, so workers need no common file system.
+    travel as safetensors bytes, so workers need no common file system. A selector begins anew in every round.
     """
 
     spaces: tuple[SearchSpace, ...]
@@ -106,7 +106,10 @@ class Trainer:
         found = evaluate(
             model, validation, mean=self.data.mean, std=self.data.std, threads=self.threads, device=self.device
         )
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        state = {  # copies, since safetensors refuses tensors that a network shares
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in model.state_dict().items()
+        }
         said = None
         if getattr(selector, "compares", False):
             asked = evaluate(

@@ -202,6 +202,29 @@ def test_a_search_survives_every_kind_of_bad_candidate(npz: Path, tmp_path: Path
     assert again.best == result.best
 
 
+@unix
+@pytest.mark.parametrize("kind", ["array", "forever"])
+def test_a_control_that_cannot_be_measured_stays_out(
+    kind: str, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Controls are measured in the main process, which no pool protects."""
+    from archscout.config import make_config
+    from archscout.pipeline import Door
+    from archscout.propose import Costing
+    from archscout.run import Run
+
+    monkeypatch.setattr(faulty.multiprocessing, "parent_process", lambda: 1)  # as if it was a worker
+    space = faulty.faulty((1, 8, 8), 10)
+    arch = (faulty.KINDS.index(kind), 0)
+    config = make_config({"data": str(npz), "epochs": 1, "limits": {"latency": "1s"}, "timeout": 1.0})
+    with Run.create(tmp_path / "run", config.to_toml()) as run:
+        door = Door(run, config, None)
+        assert not door.admits(Costing(space, {}), arch)
+        why = run.recall(f"measured/faulty/{space.format(arch)}")["failure"]
+        assert "took longer than 1 s" in why if kind == "forever" else "MemoryError" in why
+        assert door.admits(Costing(space, {}), (0, 0))
+
+
 def test_all_candidates_bad_is_told(npz: Path, tmp_path: Path) -> None:
     def nothing(input_shape: Any, classes: int) -> SearchSpace:
         def build(picks: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from sklearn import metrics
 from torch import nn
 
 from archscout.data import load
+from archscout.distill import Teacher
 from archscout.errors import UserError
 from archscout.fit import (
     Diverged,
@@ -373,6 +374,31 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, kills, s
     for name, value in chosen.state_dict().items():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(again.state_dict()[name])), name
     assert [p.name for p in path.parent.iterdir()] == ["fit.pt"]
+
+
+def test_a_killed_training_with_a_teacher_goes_on_too(tmp_path):
+    part, path, teacher = Pictures(40), tmp_path / "fit.pt", Teacher(network(seed=9))
+    job = {"recipe": PLAIN, "epochs": 2, "seed": 5, "teacher": teacher, **SCALE}
+    whole, resumed = network(), network()
+    expected = fit(whole, part, **job)
+    with pytest.raises(Killed):
+        fit(network(), part, **job, checkpoint=path, every=0.0, on_progress=killer(3))
+    found = fit(resumed, part, **job, checkpoint=path)
+    assert same(resumed, whole)
+    assert found.history == expected.history
+    with pytest.raises(UserError, match=r"teacher was .*, now None"):
+        fit(network(), part, **{**job, "teacher": None}, checkpoint=path)
+
+
+@pytest.mark.parametrize("size", [23, 24, 40, 100])
+def test_small_rounds_are_as_many_steps_as_they_have_images(size):
+    """Rounds of a few batches: the training sees as many images as its epochs say, whatever the rounds' size."""
+    part = Pictures(100)
+    selector = SELECTORS["random"](part, seed=0, size=size)
+    done = fit(network(), part, recipe=replace(PLAIN, batch_size=16), epochs=12, seed=0, selector=selector, **SCALE)
+    assert done.epochs == 12
+    assert abs(selector.record.spent - 1200) <= size
+    assert selector.record.progress >= 1 - 2 * size / 1200
 
 
 def test_checkpoints_between_which_steps_are_lost(tmp_path):

@@ -84,7 +84,7 @@ def parse_value(name: str, value: str | float) -> float:
     elif isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(wrong)
     else:
-        number = float(value)
+        number = float(value) if abs(value) < 1e300 else math.inf
     if not (math.isfinite(number) and number > 0):
         raise UserError(wrong)
     return number

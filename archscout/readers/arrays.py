@@ -30,8 +30,8 @@ def arrays(
         raise UserError(
             f"{what}: X has shape {x.shape}, wanted (N, H, W) or (N, H, W, C); reshape rows of pixels first"
         )
-    if len(x) != len(y):
-        raise UserError(f"{what}: {len(x)} images but {len(y)} labels; give one label per image")
+    if y.ndim == 0 or len(x) != len(y):
+        raise UserError(f"{what}: {len(x)} images but {len(y) if y.ndim else 'no'} labels; give one label per image")
     if len(x) == 0 or 0 in x.shape:
         raise UserError(f"{what}: no image in it (X has shape {x.shape})")
     if groups is not None:
