@@ -45,7 +45,7 @@ NAMES = tuple(f"proxy{i}" for i in range(10))
 COSTS = {"params": 1.07e6, "macs": 153.3e6, "flops": 161.2e6, "memory": 5.1e6, "latency": 4.87}
 GOAL = Goal(scores=dict.fromkeys(NAMES, "max"), costs=("params",))
 CONFIG = 'data = "digits"\nspace = "toy"\n'
-CONSIDERED = ("random", "evolution", "nsga2", "prune")
+CONSIDERED = ("random", "evolution", "nsga2", "prune", "reinforce")
 KNOWN = "42 to 720 (engines that persist each trial)"
 
 

@@ -149,9 +149,13 @@ def at(curves: list[tuple[np.ndarray, np.ndarray]], grid: np.ndarray) -> np.ndar
 
 
 def reached(table: np.ndarray, grid: np.ndarray, level: float) -> float:
-    """Seconds from which the mean over the seeds is at least `level`; infinite where it never is."""
-    over = np.flatnonzero(table.mean(0) >= level - 1e-9)
-    return float(grid[over[0]]) if len(over) else math.inf
+    """Seconds from which the mean over the seeds stays at `level` or above; infinite where it does not.
+
+    The best by reward can be replaced by a truly worse one, so that a curve may fall again; a lucky moment is no end.
+    """
+    under = np.flatnonzero(table.mean(0) < level - 1e-9)
+    first = under[-1] + 1 if len(under) else 0
+    return float(grid[first]) if first < len(grid) else math.inf
 
 
 def savings(trained: dict[str, dict[str, dict[str, float]]], truth: dict[str, float], seeds: int) -> dict[str, Any]:
@@ -174,13 +178,18 @@ def savings(trained: dict[str, dict[str, dict[str, float]]], truth: dict[str, fl
         ends = {arm: max(seconds[-1] for seconds, _ in some) for arm, some in curves.items()}
         grids = {arm: np.linspace(0, ends[arm], 1500) for arm in ARMS}
         tables = {arm: at(curves[arm], grids[arm]) for arm in ARMS}
-        after = {n: np.array([accuracy[min(n, len(accuracy)) - 1] for _, accuracy in curves["full"]]) for n in LEVELS}
+        ends_at = {n: [min(n, len(accuracy)) - 1 for _, accuracy in curves["full"]] for n in LEVELS}
+        after = {n: np.array([c[1][k] for c, k in zip(curves["full"], at_, strict=True)]) for n, at_ in ends_at.items()}
+        spent = {n: np.array([c[0][k] for c, k in zip(curves["full"], at_, strict=True)]) for n, at_ in ends_at.items()}
         found[name] = {
             "final": {arm: float(np.mean([accuracy[-1] for _, accuracy in curves[arm]])) for arm in ARMS},
             "seconds": {arm: float(ends[arm]) for arm in ARMS},
             "levels": {n: float(values.mean()) for n, values in after.items()},
-            "share": {arm: {n: shares(tables, grids, after[n], arm) for n in LEVELS} for arm in ARMS if arm != "full"},
-            "dds_over_redrawn": shares(tables, grids, after[LEVEL], "dds", "redrawn"),
+            "share": {
+                arm: {n: shares(tables, grids, after[n], arm, spent=spent[n]) for n in LEVELS}
+                for arm in ARMS if arm != "full"
+            },
+            "dds_over_redrawn": shares(tables, grids, after[LEVEL], "dds", other="redrawn"),
             "curves": {arm: thinned(grids[arm], tables[arm].mean(0)) for arm in ARMS},
         }  # fmt: skip
     return found
@@ -192,18 +201,21 @@ def thinned(grid: np.ndarray, accuracy: np.ndarray) -> list[list[float]]:
 
 
 def shares(
-    tables: dict[str, np.ndarray], grids: dict[str, np.ndarray], after: np.ndarray, arm: str, other: str = "full"
-) -> dict[str, float | None]:
-    """The seconds of `arm` over those of `other` to the mean of `after`; 95 % bootstrap over seeds, paired.
+    tables: dict[str, np.ndarray], grids: dict[str, np.ndarray], after: np.ndarray, arm: str,
+    *, spent: np.ndarray | None = None, other: str = "",
+) -> dict[str, float | None]:  # fmt: skip
+    """The seconds of `arm` to the mean of `after` over those `spent` to it; 95 % bootstrap over seeds, paired.
 
-    None stands for an end that is infinite or undefined, as an arm that never gets there has.
+    spent: of each seed; default those of `other`. None stands for an end that is infinite or undefined, as an arm that
+    never gets there has.
     """
     draw, seeds = np.random.default_rng(0), len(after)
 
     def ratio(rows: np.ndarray) -> float:
         level = float(after[rows].mean())
-        mine, theirs = (reached(tables[one][rows], grids[one], level) for one in (arm, other))
-        return mine / theirs if math.isfinite(theirs) and theirs > 0 else (math.inf if math.isinf(mine) else 0.0)
+        mine = reached(tables[arm][rows], grids[arm], level)
+        theirs = reached(tables[other][rows], grids[other], level) if spent is None else float(spent[rows].mean())
+        return mine / theirs if math.isfinite(theirs) and theirs > 0 else math.nan
 
     value = ratio(np.arange(seeds))
     spread = np.sort([ratio(draw.integers(0, seeds, seeds)) for _ in range(500)])
@@ -289,8 +301,6 @@ def save(out: Path, cells: dict[str, Any], texts: list[str], truth: Callable[[st
             },
             finished=len(trained) == len(texts), means=means(trained), **more, cells=cells,
         )  # fmt: skip
-    else:
-        out.with_suffix(".partial.json").write_text(json.dumps(cells))
 
 
 def means(trained: dict[str, Any]) -> dict[str, Any]:
@@ -328,7 +338,7 @@ def main() -> None:
     torch.set_num_threads(1)
     part, judge = halves(str(args.work / "cifar10.npz"), str(args.data / "nas" / "nb201_cifar_split.npz"))
     truth = truth_of(args.data / "nas" / "nb201_accuracy.parquet")
-    partial = args.out.with_suffix(".partial.json")
+    partial = args.work / "selected_pool.json"  # of too few cells for figures
     cells: dict[str, Any] = json.loads(args.out.read_text())["cells"] if args.out.exists() else {}
     cells |= json.loads(partial.read_text()) if partial.exists() else {}
     texts, ends = pool_of(POOL), time.monotonic() + 60 * args.minutes
@@ -340,8 +350,6 @@ def main() -> None:
                 print(key, json.dumps(cells[key]), flush=True)
                 partial.write_text(json.dumps(cells))
     save(args.out, cells, texts, truth, args.seeds)
-    if args.out.exists():
-        partial.unlink(missing_ok=True)
 
 
 def quick(out: Path) -> None:

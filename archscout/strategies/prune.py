@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-from archscout.aggregate import rank_pool
+from archscout.aggregate import rank_rows
 from archscout.errors import UserError
 from archscout.rows import Rows
 from archscout.space import Arch, SearchSpace
@@ -139,10 +139,19 @@ def worst(drawn: np.ndarray, places: np.ndarray, options: Sequence[int]) -> tupl
 def placed(values: Sequence[Mapping[str, float]], goal: Goal) -> np.ndarray:
     """Places (n,) of outcomes, small is good: scored ones by rank, infeasible ones by violation, failed ones last."""
 
-    def excess(value: Mapping[str, float]) -> float:
-        scored = any(math.isfinite(value.get(name, math.nan)) for name in goal.scores)
-        return float(value.get("violation") or (0.0 if scored else math.inf))
+    return place_rows(np.array([score_row(value, goal) for value in values]).reshape(len(values), -1), goal)
 
-    over = np.array([excess(value) for value in values])
-    places = rank_pool([{} if far else value for value, far in zip(values, over > 0, strict=True)], goal.scores)
-    return np.where(over > 0, rankdata(over), places)
+
+def score_row(value: Mapping[str, float], goal: Goal) -> list[float]:
+    """An outcome as numbers: how far it is from being allowed, infinite if it failed, and its scores, NaN for none."""
+    scores = [float(value.get(name, math.nan)) for name in goal.scores]
+    over = value.get("violation") or (0.0 if any(map(math.isfinite, scores)) else math.inf)
+    return [float(over), *scores]
+
+
+def place_rows(rows: np.ndarray, goal: Goal) -> np.ndarray:
+    """The same as `placed` for rows (n, 1 + scores) of `score_row`."""
+    over = rows[:, 0]
+    bad = over > 0
+    places = rank_rows(np.where(bad[:, None], np.nan, rows[:, 1:]), goal.scores)
+    return np.where(bad, rankdata(over), places) if bad.any() else places
