@@ -8,7 +8,9 @@ FOLDER is that of benchmarks/main_job.py. Data sets: CIFAR-10, Fashion-MNIST, ma
 tail of 100:1; `--images` adds folders of images, a sub-folder per class. For each data set and budget:
 
 1. pilot: every known network of known.py whose latency, measured alone, keeps the limit trains for PILOT of the budget
-   on the training part and is judged on the validation part. This is not charged to them. The best two go on.
+   on the training part and is judged on the validation part. This is not charged to them. The best two go on. Where a
+   data set has no test part of its own, the split differs between seeds, and images that the pilot was judged on are
+   test images of other seeds: that too favours the known networks.
 2. archscout searches, and each of the two trains (archscout.train, on train and validation images), in the same
    wall-clock time with everything that it does, on the same images, for `--seeds` seeds. The recipe of all is
    fit.recipe_for, whose schedule and augmentation follow the length of the training.
@@ -266,7 +268,7 @@ def main() -> None:
     ends = time.monotonic() + 60 * args.minutes
     budgets = [1.0] if args.quick else [float(b) for b in args.budgets.split(",")]
     kept = json.loads(args.out.read_text()) if args.out.exists() and not args.quick else {}
-    cells, labels = kept.get("cells", {}), kept.get("labels", {})
+    cells, labels, conditions = kept.get("cells", {}), kept.get("labels", {}), kept.get("conditions", {})
     more = dict(text.partition("=")[::2] for text in args.images)
     names = ["digits"] if args.quick else [n for n in (*SOURCES, *more) if not args.only or n in args.only]
 
@@ -277,7 +279,7 @@ def main() -> None:
         settings = {"pilot": PILOT, "best": BEST, "latency_ms": LATENCY, "threads": cores()}
         results_file.write(
             args.out, figures(cells, labels, shown), command="python benchmarks/end_to_end.py --data FOLDER",
-            settings=settings, cells=cells, labels=labels,
+            settings=settings, conditions=conditions, cells=cells, labels=labels,
         )  # fmt: skip
 
     for name in names:
@@ -285,9 +287,20 @@ def main() -> None:
             task = task_of(name, args, more, Path(work))
             if task is None:
                 continue
+            require_same(task, conditions)
             run_task(task, budgets, 1 if args.quick else args.seeds, ends, Path(work), args.keep, cells, labels, save)
     if not cells:
         raise SystemExit("no cell was run: give --data FOLDER or --images NAME=FOLDER")
+
+
+def require_same(task: Task, conditions: dict[str, Any]) -> None:
+    """Notes the limit and the images of a data set; stops if its earlier cells had others."""
+    now = {"latency_ms": task.latency, "fingerprint": load(task.source, seed=0).fingerprint}
+    if conditions.setdefault(task.name, now) != now:
+        raise SystemExit(
+            f"the cells of {task.name} are of other conditions ({conditions[task.name]}, now {now}); "
+            "give the data another name, or another --out"
+        )
 
 
 def task_of(name: str, args: argparse.Namespace, more: dict[str, str], work: Path) -> Task | None:

@@ -14,7 +14,8 @@ proposals only the best by the aggregate is queried (or the best by the predicto
 are those of results/ranking_scores.parquet (CIFAR-10 images, also for CIFAR-100). Each costs what scoring a random cell
 takes on this machine, whose cores score one each: the processor seconds over the number of cores (--rate). Strategies
 without "zero-shot" know nothing but what they query; random search and ageing evolution are the controls. "scores
-alone" queries in the order of the ranking.
+alone" queries in the order of the ranking. The differentiable strategies make no queries; benchmarks/dds_search.py has
+them on the same table.
 
 The settings (CANDIDATES, populations, the predictor's) were chosen on the CIFAR-100 column with seeds 1000 to 1019
 (`--dev`). CIFAR-10 after 200 epochs chose nothing here, though the form of the aggregate was compared on it

@@ -4,11 +4,12 @@
 
 FOLDER holds images/cifar10_lossless.zip and images/magnetic_tile_64.npz. A cell is one training: a task, a network, an
 arm, a reduction and a seed. Full data trains for EPOCHS passes; an arm at a reduction of r backpropagates 1/r as many
-images, with the same recipe, its learning rate falling to zero over its own length. Every arm of a seed starts from the
-same weights, in mixed precision where the processor has bfloat16, else in float32; only cells of one precision are
-paired. Cells that the results hold are skipped, so that it runs in pieces; seeds come one after another, so that every
-piece is a fair comparison. Seconds count everything: the embedding, the index and every choice; they are of the
-processor, of the one thread that a cell has, so that what else runs disturbs them little.
+images, by the recipe that fit.recipe_for has for its length (at 10 epochs batches of 128 and shifts by two pixels, at 2
+epochs batches of 64 and none), the same for all arms of a reduction, its learning rate falling to zero at its end.
+Every arm of a seed starts from the same weights, in mixed precision where the processor has bfloat16, else in float32;
+only cells of one precision are paired. Cells that the results hold are skipped, so that it runs in pieces; seeds come
+one after another, so that every piece is a fair comparison. Seconds count everything: the embedding, the index and
+every choice; they are of the processor, of the one thread that a cell has, so that what else runs disturbs them little.
 
 Tasks: cifar10 (test accuracy); noisy10 and noisy20, where that share of the training labels is replaced by another
 class; longtail, CIFAR-10 cut to a geometric series from 100 to 1 (balanced accuracy on the balanced test part); tiles,
@@ -168,7 +169,7 @@ def train(
         "seconds": seconds,
         "selection_seconds": built + (timed.seconds if timed else 0.0),
         "images": int(fitted.epochs * len(part)),
-        "updates": None if selector is None else len(selector.record.changes),
+        "updates": None if selector is None else len(selector.record.changes) - 1,
         "ever": None if selector is None else int((selector.record.times > 0).sum()),
         "precision": PRECISION,
     }

@@ -398,3 +398,25 @@ def test_a_disk_that_is_full_at_every_stage(npz: Path, tmp_path: Path) -> None:
     assert times >= 8, done.stdout
     assert size < 40_000
     assert essence(tmp_path / "disk-run") == essence(whole.folder)
+
+
+def test_time_after_the_last_event_counts_and_a_stage_gets_its_time_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full training logs nothing until its end; a run that is killed in it must not be given those minutes again."""
+    from archscout import pipeline
+    from archscout.run import Run
+
+    moment = [1000.0]
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: moment[0])
+    with Run.create(tmp_path / "run", 'data = "digits"\n') as run:
+        clock = pipeline.Clock(run, 600.0)
+        assert clock.begun("verify") == pytest.approx(0.0, abs=1.0)
+        moment[0] += 100.0
+        assert clock.spent() == pytest.approx(100.0)
+    with Run.open(tmp_path / "run") as run:  # killed here; the gap does not count
+        moment[0] += 5000.0
+        clock = pipeline.Clock(run, 600.0)
+        assert clock.spent() == pytest.approx(100.0, abs=1.0)
+        assert clock.begun("verify") == pytest.approx(0.0, abs=1.0)
+        assert clock.begun("train") == pytest.approx(100.0, abs=1.0)
