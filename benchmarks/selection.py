@@ -71,7 +71,8 @@ PLAN: dict[str, dict[float, tuple[str, ...]]] = {
 }  # fmt: skip
 LARGE = ("full", "short", "random", "infobatch", "dds")  # arms of the larger network
 GRID: list[dict[str, Any]] = [
-    *({"keep": keep, "among": among} for keep in (0.0, 0.3, 0.6) for among in (1, 2, None)),
+    *({"keep": keep, "among": among, "staying": "hardest"} for keep in (0.0, 0.3, 0.6) for among in (1, 2, None)),
+    {"keep": 0.6, "among": 1},
     {"mastery": 0.3, "top": 0.6, "keep": None, "among": None, "lately": 1, "patience": 0},  # as published
 ]
 

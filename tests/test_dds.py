@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from archscout.errors import UserError
 from archscout.selection import SELECTORS, Selector
-from archscout.selection.dds import drawn_candidates, due, hard_scores, hardest, suspects, way
+from archscout.selection.dds import drawn_candidates, due, hard_scores, hardest, some_of, suspects, way
 
 
 class Part:
@@ -75,7 +75,7 @@ def test_every_update_equals_the_slow_version(counts: tuple[int, ...], lately: i
     rng = np.random.default_rng(len(counts) + lately)
     labels = np.repeat(np.arange(len(counts)), counts)
     points = rng.normal(size=(len(labels), 4)).astype(np.float32)
-    rules = {"lately": lately, "keep": keep, "among": None, "mastery": 0.2, "top": 0.6}
+    rules = {"lately": lately, "keep": keep, "staying": "hardest", "among": None, "mastery": 0.2, "top": 0.6}
     selector = SELECTORS["dds"](Part(labels), seed=1, size=15, embedding=points, **rules)
     selector.next_round()
     updates = 0
@@ -117,6 +117,7 @@ def test_mastery_rises_with_progress_or_with_updates() -> None:
     selector = SELECTORS["dds"](Part(np.repeat([0, 1], 20)), size=10, embedding=np.zeros((40, 1)))
     record = selector.record
     selector.next_round()
+    record.observed[record.subset] = 1
     record.true[record.subset[:5]] = 1.0
     options = {"hardness": 0.5, "mastery": 0.4, "top": 0.8, "score": "true"}
     assert due(record, **options)
@@ -207,20 +208,33 @@ def test_replacements_are_far_where_random_ones_are_not() -> None:
     assert distances("dds", among=1) == pytest.approx(by_chance, rel=0.1)  # all that were drawn are taken
 
 
-def test_of_the_hard_images_the_hardest_stay_and_more_of_them_later() -> None:
+def test_of_the_hard_images_some_stay_and_more_of_them_later() -> None:
     scores = torch.tensor([0.4, 0.1, 0.9, 0.3, 0.2])
     assert hardest(scores, 0.5, None).tolist() == [True, True, False, True, True]
     assert hardest(scores, 0.5, 2).tolist() == [False, True, False, False, True]
     assert hardest(scores, 0.15, 2).tolist() == [False, True, False, False, False]
     assert not hardest(scores, 0.5, 0).any()
-    selector = SELECTORS["dds"](Part(np.zeros(400, dtype=np.int64)), size=100, keep=0.5, embedding=np.zeros((400, 1)))
-    selector.expect(1000)
-    for _ in range(4):
-        before = selector.next_round()
-    selector.record.true[before] = torch.linspace(0, 0.4, 100)
-    after = set(selector.next_round().tolist())
-    assert way(selector.record) == pytest.approx(0.4)
-    assert after & set(before.tolist()) == set(before[:20].tolist())  # half of the round times four tenths of the way
+    for staying in ("hardest", "random"):
+        selector = SELECTORS["dds"](Part(np.zeros(400, dtype=np.int64)), size=100, keep=0.5, staying=staying)
+        selector.expect(1000)
+        for _ in range(4):
+            before = selector.next_round()
+        selector.record.true[before] = torch.linspace(0, 0.99, 100)
+        selector.record.observed[before] = 1
+        stay = set(selector.next_round().tolist()) & set(before.tolist())
+        assert way(selector.record) == pytest.approx(0.4)
+        assert len(stay) == 20  # half of the round times four tenths of the way
+        assert stay <= set(before[:51].tolist())  # those below one half
+        assert (stay == set(before[:20].tolist())) == (staying == "hardest")
+
+
+def test_of_too_many_hard_images_each_is_as_likely_to_stay() -> None:
+    hard = torch.arange(50) % 5 != 0
+    times = sum(some_of(hard, 10, np.random.default_rng(seed)).double() for seed in range(2000))
+    assert not times[~hard].any()
+    assert (times[hard] / 2000 - 0.25).abs().max() < 0.04  # four standard deviations
+    assert torch.equal(some_of(hard, None, np.random.default_rng(0)), hard)
+    assert torch.equal(some_of(hard, 40, np.random.default_rng(0)), hard)
 
 
 def test_candidates_are_drawn_by_class_for_those_that_leave() -> None:
@@ -271,11 +285,50 @@ def test_refuses_what_cannot_be(settings_: dict) -> None:
         SELECTORS["dds"](Part(np.repeat([0, 1], 10)), embedding=np.zeros((20, 1)), **settings_)
 
 
-def test_an_embedding_that_is_not_finite_is_refused() -> None:
-    points = np.zeros((20, 2))
-    points[7, 1] = np.nan
-    selector = SELECTORS["dds"](Part(np.repeat([0, 1], 10)), size=4, embedding=points, among=None)
-    selector.next_round()
-    selector.record.true[:] = 1.0
-    with pytest.raises(UserError, match="7"):
-        selector.next_round()
+@pytest.mark.parametrize("among", [1, 2, None])
+@pytest.mark.parametrize(
+    ("embedding", "told"),
+    [
+        (
+            np.where(np.arange(40).reshape(20, 2) == 15, np.nan, 0.0),
+            "not finite in 1 of 20 rows, the first at position 7",
+        ),
+        (np.zeros((19, 2)), r"has shape \(19, 2\); \(20, d\) is wanted"),
+        (np.zeros(20), r"has shape \(20,\)"),
+        (None, r"\(20, d\) is wanted"),
+        ("autoencodr", "did you mean 'autoencoder'"),
+    ],
+)
+def test_a_wrong_embedding_is_refused_at_once(embedding, told: str, among: int | None) -> None:
+    with pytest.raises(UserError, match=told):
+        SELECTORS["dds"](Part(np.repeat([0, 1], 10)), size=4, embedding=embedding, among=among)
+
+
+def test_images_without_an_outcome_are_not_taken_for_hard() -> None:
+    """A loop that was broken off after half of a round, of which 40 % are hard."""
+    settings_ = {"size": 100, "seed": 0, "mastery": 0.5, "top": 0.5, "keep": None, "among": 1}
+    selector = SELECTORS["dds"](Part(np.zeros(400, dtype=np.int64)), **settings_)
+    record = selector.record
+    before = selector.next_round().clone()
+    assert not selector.due(record)  # nothing is known
+    record.observed[before[:50]] = 1
+    record.true[before[20:50]] = 0.9
+    record.true[before[:20]] = 0.1
+    assert selector.due(record)  # 60 % of what is known
+    after = set(selector.next_round().tolist())
+    assert after & set(before.tolist()) == set(before[:20].tolist())
+    everything = SELECTORS["dds"](Part(np.zeros(100, dtype=np.int64)), **settings_)
+    assert sorted(everything.next_round().tolist()) == sorted(everything.next_round().tolist()) == list(range(100))
+
+
+def test_by_default_dds_and_hard_random_choose_alike_and_redrawn_as_random() -> None:
+    """Default dds updates in every round, so that a random subset redrawn at its updates is one redrawn each round."""
+    part = Part(np.repeat([0, 1, 2], [60, 30, 10]))
+    selectors = [SELECTORS[name](part, seed=2, share=0.2) for name in ("dds", "hard_random", "redrawn", "random")]
+    for number in range(8):
+        dds, hard, redrawn, random = (selector.next_round().tolist() for selector in selectors)
+        assert dds == hard
+        assert redrawn == random
+        for selector in selectors:
+            outcomes(selector, np.random.default_rng(number))
+    assert [selector.record.changes.tolist() for selector in selectors] == [list(range(1, 9))] * 4

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 
+from archscout.fit import Recipe, fit
 from archscout.selection import SELECTORS
 from archscout.selection.drift import audit_selection, by_class_and_cluster, compare, group_of, sample
 
@@ -56,7 +59,100 @@ def test_accuracy_by_group_with_the_class_shares_of_all_images() -> None:
         rates = [right.numpy()[(group == g) & (labels == c)].mean() for c in (0, 1)]
         assert found.accuracy[g] == pytest.approx(0.6 * rates[0] + 0.4 * rates[1])
     assert sum(found.images) == sum(found.n) == 100
-    assert found.gap == pytest.approx(found.accuracy[1] - found.accuracy[2])
+
+    gap = 0.0
+    for c, share in ((0, 0.6), (1, 0.4)):
+        ever = right.numpy()[(group < 2) & (labels == c)].mean()
+        gap += share * (ever - right.numpy()[(group == 2) & (labels == c)].mean())
+    assert found.gap == pytest.approx(gap)
+
+
+def test_a_sample_stands_for_the_images_of_its_group() -> None:
+    """Of the ever selected images some 20 % are in the round, though as many of them are looked at as of the others."""
+    selector = some_rounds(1000, 1000, size=200, rounds=6)
+    group = group_of(selector.record)
+    now, before = (group == 0).sum().item(), (group == 1).sum().item()
+    found = audit_selection(selector, lambda positions: group[positions] == 1, most=100)
+    assert found.n == (100, 100, 100)
+    assert found.accuracy == (0.0, 1.0, 0.0)
+    assert found.gap == pytest.approx(before / (now + before), abs=0.01)
+
+
+THRESHOLDS = {"keep": None, "mastery": 0.3, "top": 0.6}
+
+
+def audited(seed: int, behind: float, fixed: bool, **settings):
+    """Audits of dds where an image is right with chance .7, or less by `behind` until it was selected; `fixed`: always
+    or never right, else by chance each time."""
+    rng = np.random.default_rng(seed)
+    selector = SELECTORS["dds"](Part(*[400] * 5), seed=seed, share=0.1, **settings)
+    record, luck = selector.record, rng.random(2000)
+    selector.expect(4000)
+
+    def right(positions: torch.Tensor) -> torch.Tensor:
+        draw = luck[positions] if fixed else rng.random(len(positions))
+        return torch.from_numpy(draw < 0.7 - behind * (record.times[positions] == 0).numpy())
+
+    found = []
+    for _ in range(12):
+        subset = selector.next_round()
+        target = record.labels[subset]
+        logits = 3.0 * torch.nn.functional.one_hot(torch.where(right(subset), target, (target + 1) % 5), 5)
+        selector.note(subset, torch.ones(len(subset)), logits, target)
+        found.append(audit_selection(selector, right, widen=1.0))
+    return found
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("settings", [{}, THRESHOLDS], ids=["defaults", "thresholds"])
+def test_no_drift_where_mastered_images_leave(settings: dict, fixed: bool) -> None:
+    for seed in range(4):
+        found = audited(seed, 0.0, fixed, patience=0, **settings)
+        assert not any(drift.drifted for drift in found)
+        if fixed and settings:  # those that left are all right, and say nothing of those that were never selected
+            assert found[-1].accuracy[1] == 1.0
+            assert 0.6 < found[-1].accuracy[2] < 0.8
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("settings", [{}, THRESHOLDS], ids=["defaults", "thresholds"])
+def test_drift_where_never_selected_images_are_worse(settings: dict, fixed: bool) -> None:
+    for seed in range(4):
+        found = [drift for drift in audited(seed, 0.3, fixed, patience=0, **settings)[2:] if drift.images[2] > 500]
+        assert len(found) >= 2
+        assert all(drift.drifted for drift in found)
+
+
+def test_a_subset_that_stays_has_no_gap() -> None:
+    selector = SELECTORS["fixed"](Part(50, 50), size=20)
+    for _ in range(3):
+        selector.next_round()
+    found = audit_selection(selector, lambda positions: group_of(selector.record)[positions] == 0)
+    assert found.accuracy == (1.0, None, 0.0)
+    assert found.gap is None
+    assert not found.drifted
+
+
+def test_fit_warns_of_drift(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    class Pictures(Part):
+        def batch(self, positions):
+            return positions, torch.zeros(len(positions), 1, 4, 4).byte(), torch.from_numpy(self.labels[positions])
+
+    part = Pictures(150, 150)
+    chosen = SELECTORS["random"](part, size=60)
+    monkeypatch.setattr("archscout.fit._right", lambda *args: chosen.record.times[args[-1]] > 0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    with caplog.at_level(logging.WARNING, "archscout"):
+        fitted = fit(
+            model, part, recipe=Recipe(batch_size=20), epochs=0.6, seed=0, mean=(0.0,), std=(1.0,), selector=chosen,
+            audit_every=0.3,
+        )  # fmt: skip
+    assert [audit["drifted"] for audit in fitted.audits] == [True]
+    assert [record.getMessage() for record in caplog.records] == [
+        "audit of round 2: selected 100.0 %, once selected 100.0 %, never selected 0.0 %; "
+        "never selected images fall behind, a round now has 90 images"
+    ]
+    assert len(chosen.record.subset) == 90
 
 
 def test_a_round_widens_where_never_selected_images_fall_behind() -> None:

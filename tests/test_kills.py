@@ -30,6 +30,10 @@ SEARCHES: dict[str, dict[str, Any]] = {
         "space": "plain", "strategy": "nsga2", "limits": {"params": "60k"}, "candidates": 12, "finalists": 2,
         "epochs": 8.0, "select": "dds", "share": 0.3,
     },
+    "evolution by accuracy, inherit, dds": {
+        "space": "plain", "limits": {"params": "60k"}, "reward": "accuracy", "inherit": True, "trainings": 5,
+        "candidates": 8, "finalists": 2, "epochs": 4.0, "select": "dds", "share": 0.3,
+    },
     "darts": {"space": "test_supernet_stage:tiny", "strategy": "darts", "finalists": 1, "epochs": 2.0},
     "pdarts, redrawn": {
         "space": "test_supernet_stage:tiny", "strategy": "pdarts", "finalists": 1, "epochs": 1.0,

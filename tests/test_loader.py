@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,18 @@ import pytest
 import torch
 from torch import distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import archscout
 from archscout.errors import UserError
@@ -121,6 +133,78 @@ def test_selectors_that_compare_images_read_them_from_the_dataset(name: str, tmp
             loader.observe(nn.functional.cross_entropy(logits, y, reduction="none"), logits, y)
     assert len(loader.selector.record.changes) == (3 if name == "dds" else 1)
     assert len(before) == len(torch.get_rng_state())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("given", [None, Numbered().targets])
+def test_only_the_indices_of_a_subset_sampler_are_chosen(workers: int, given: list[int] | None) -> None:
+    kept = torch.arange(50, 9, -1)
+    plain = DataLoader(Numbered(), batch_size=7, sampler=SubsetRandomSampler(kept), num_workers=workers)
+    loader = archscout.select(plain, Hardest, share=0.5, labels=given)
+    record = loader.selector.record
+    assert record.labels.tolist() == [i % 3 for i in kept.tolist()]
+    seen = set()
+    for number in range(3):
+        now = a_round(loader, scale=1.0 + number)
+        assert set(now) == set(kept[record.subset].tolist())
+        assert len(set(now)) == len(now) == 20
+        seen |= set(now)
+    assert seen <= set(kept.tolist())
+    places = record.observed.nonzero().squeeze(1)
+    assert all(record.loss[place] % kept[place] == 0 for place in places)  # the number of an image times its round
+    with pytest.raises(UserError, match="of 60 images, the loader's SubsetRandomSampler has 41"):
+        archscout.select(plain, Hardest(Pictures(Numbered(), np.array(Numbered().targets))))
+
+
+def test_samplers_that_go_over_all_images_are_replaced() -> None:
+    data = Numbered()
+    for sampler in (RandomSampler(data), SequentialSampler(data), DistributedSampler(data, num_replicas=2, rank=0)):
+        loader = archscout.select(DataLoader(data, batch_size=10, sampler=sampler), "random", share=0.5)
+        assert len(a_round(loader)) == 30
+
+
+@pytest.mark.parametrize(
+    ("sampler", "told"),
+    [
+        (WeightedRandomSampler([1.0] * N, 10), "a WeightedRandomSampler"),
+        (RandomSampler(Numbered(), replacement=True), "a RandomSampler"),
+        (SequentialSampler(range(10)), "a SequentialSampler"),
+        ([3, 2, 1], "a list"),
+    ],
+)
+def test_samplers_that_weight_repeat_or_leave_out_are_refused(sampler, told: str) -> None:
+    with pytest.raises(UserError, match=rf"{told} like this one .*torch\.utils.data.Subset"):
+        archscout.select(DataLoader(Numbered(), sampler=sampler), "random")
+
+
+def test_a_round_that_is_dropped_as_a_whole_is_refused() -> None:
+    plain = DataLoader(Numbered(), batch_size=13, drop_last=True)
+    with pytest.raises(UserError, match=r"12 images in a process, in batches of 13; .*drop_last=False"):
+        archscout.select(plain, "random", share=0.2)
+    assert len(archscout.select(DataLoader(Numbered(), batch_size=12, drop_last=True), "random", share=0.2)) == 1
+    assert len(archscout.select(DataLoader(Numbered(), batch_size=13), "random", share=0.2)) == 1
+
+
+def test_the_share_is_no_matter_where_a_round_has_all_images() -> None:
+    data = DataLoader(Numbered(20, classes=5), batch_size=20, drop_last=True)
+    for name in ("full", "infobatch"):
+        assert len(archscout.select(data, name)) == 1
+        assert len(archscout.select(data, name).selector.next_round()) == 20
+    with pytest.raises(UserError, match="a round of 4 of 20 images cannot hold 5 classes"):
+        archscout.select(data, "random")
+
+
+def test_what_a_loader_has_the_selected_one_has() -> None:
+    plain = DataLoader(Numbered(), batch_size=6, shuffle=True)
+    loader = archscout.select(plain, "random", share=0.5)
+    assert loader.dataset is plain.dataset
+    assert len(loader.dataset) == N
+    assert loader.batch_size == 6
+    assert not loader.drop_last
+    assert len(loader) == 5
+    assert pickle.loads(pickle.dumps(loader)).batch_size == 6
+    with pytest.raises(AttributeError, match="nothing"):
+        loader.nothing  # noqa: B018
 
 
 def test_labels_are_found() -> None:

@@ -127,6 +127,43 @@ def test_observe_records_and_returns_the_weighted_mean():
     assert record.times.sum() == 12
 
 
+def test_an_image_observed_twice_has_its_last_outcome_and_both_margins():
+    selector = SELECTORS["random"](Labels(10, 10), seed=0, size=8)
+    position = selector.next_round()[:1]
+    record = selector.record
+    record.able = 1
+    target = record.labels[position]
+    for own, loss in ((0.9, 0.1), (0.3, 1.2)):
+        logits = torch.log(torch.tensor([[own, 1 - own]]))[:, [0, 1] if target == 0 else [1, 0]]
+        selector.observe(position, torch.tensor([loss]), logits, target)
+    assert record.loss[position].item() == pytest.approx(1.2)
+    assert record.true[position].item() == pytest.approx(0.3)
+    assert record.confidence[position].item() == pytest.approx(0.7)
+    assert record.margin[position].item() == pytest.approx((0.8 - 0.4) / 2)
+    assert record.observed[position].tolist() == record.judged[position].tolist() == [2]
+    assert record.seen[position].tolist() == record.times[position].tolist() == [1]
+
+
+def test_an_image_that_was_not_drawn_is_not_observed():
+    selector = SELECTORS["random"](Labels(10, 10), seed=0, size=8)
+    chosen = selector.next_round()
+    other = next(i for i in range(20) if i not in chosen.tolist())
+    with pytest.raises(ValueError, match=f"image {other} was observed, but round 1 holds 8 others"):
+        selector.observe(torch.tensor([int(chosen[0]), other]), torch.zeros(2), torch.zeros(2, 2), torch.zeros(2))
+    assert not selector.record.observed.any()
+
+
+def test_unbiased_weights_give_each_class_its_share_of_all_images():
+    selector = SELECTORS["random"](Labels(60, 20), seed=0, size=20, balanced=True, unbiased=True)
+    chosen = selector.next_round()
+    labels = selector.record.labels[chosen]
+    assert torch.bincount(labels).tolist() == [10, 10]
+    assert selector.record.weights[chosen].tolist() == pytest.approx(torch.where(labels == 0, 1.5, 0.5).tolist())
+    losses = torch.rand(20, generator=torch.Generator().manual_seed(0))
+    wanted = 0.75 * losses[labels == 0].mean() + 0.25 * losses[labels == 1].mean()
+    assert selector.observe(chosen, losses, torch.zeros(20, 2), labels).item() == pytest.approx(wanted.item())
+
+
 @pytest.mark.parametrize("make", [SELECTORS["full"], SELECTORS["random"], Hardest])
 def test_a_restored_selector_goes_on_alike(make, tmp_path):
     def outcome(selector: Selector) -> None:

@@ -15,9 +15,10 @@ from PIL import Image
 
 import archscout
 from archscout.cli import main
+from archscout.page import percent
 from archscout.selection import SELECTORS
 from archscout.selection.hard_random import HardRandom
-from archscout.selection.page import view_of, write_page
+from archscout.selection.page import tiles, view_of, write_page
 from archscout.selection.story import COLUMNS, Story, Watch, begun, select_story, taken_in_turn
 
 HOSTILE = "<img src=x onerror=\"document.title='pwned'\">%{x}"
@@ -127,9 +128,26 @@ def test_tables_agree(story: Story) -> None:
     assert [row["number"] for row in facts["by_class"]] == [0, 1, 2]
     assert facts["audits"]
     assert facts["final"]["n"] == facts["final"]["images"]
-    assert {row["stage"] for row in facts["time"]} >= {"embedding", "choosing images", "training"}
+    assert {row["stage"] for row in facts["time"]} >= {"embedding, for this page only", "choosing images", "training"}
     assert facts["command"].startswith("archscout select ")
     assert Story(story.folder).rounds == story.rounds
+
+
+def test_the_cost_of_selecting_has_the_embedding_only_where_it_is_read(story: Story) -> None:
+    seconds = {"choosing images": 1.0, "training": 8.0}
+    for stage, share, told in (
+        ("embedding", 2 / 10, "the embedding included"),
+        ("embedding, for this page only", 1 / 9, "no embedding needed"),
+    ):
+        rows = [{"stage": name, "seconds": value} for name, value in {stage: 1.0, **seconds}.items()]
+        tile = tiles({**story.facts, "time": rows})[-1]
+        assert tile["name"] == "Cost of selecting"
+        assert tile["value"] == percent(share)
+        assert told in tile["notes"]
+    for among in (1, 2, None):
+        part = Labels(5, 5)
+        assert SELECTORS["dds"](part, embedding=np.zeros((10, 1)), among=among).embeds == (among != 1)
+        assert not SELECTORS["hard_random"](part, among=among).embeds
 
 
 def test_browser_draws_the_page_and_shows_names_literally(story: Story) -> None:

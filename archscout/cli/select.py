@@ -54,8 +54,8 @@ def select(
     print(f"chosen    {100 * facts['ever'] / facts['images']:.1f} % of all images at least once")
     if final["gap"] is not None:
         print(
-            f"left out  {100 * final['accuracy'][2]:.1f} % right of the images never chosen, "
-            f"{100 * final['accuracy'][1]:.1f} % of those chosen before"
+            f"left out  {100 * final['accuracy'][2]:.1f} % right of the images never chosen, in classes with both "
+            f"{100 * abs(final['gap']):.1f} points {'less' if final['gap'] > 0 else 'more'} than of those ever chosen"
         )
     print(f"suspects  {facts['suspected']} labels are probably wrong")
     print(f"page      {story.page}")

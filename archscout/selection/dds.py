@@ -1,4 +1,4 @@
-"""Dynamic data selection: keep the images that are still hardest, replace the others by such as were not seen yet."""
+"""Dynamic data selection: keep images that are still hard, replace the others by such as were not seen yet."""
 
 from __future__ import annotations
 
@@ -63,9 +63,10 @@ def due(record: Record, *, hardness: float, mastery: float, top: float, score: L
     """Whether enough of the current subset is mastered for an update.
 
     The share of mastered images (score at least `hardness`) that is asked for rises along the curriculum from `mastery`
-    to `top`; see `way`.
+    to `top`; see `way`. Images without an outcome do not count; with none at all nothing is mastered.
     """
-    mastered = float((hard_scores(record, score)[record.subset] >= hardness).float().mean())
+    known = record.subset[record.observed[record.subset] > 0]
+    mastered = float((hard_scores(record, score)[known] >= hardness).float().mean()) if len(known) else 0.0
     return mastered >= mastery + (top - mastery) * way(record)
 
 
@@ -79,27 +80,42 @@ def hardest(scores: Tensor, hardness: float, most: int | None) -> Tensor:
     return hard
 
 
+def some_of(hard: Tensor, most: int | None, draw: np.random.Generator) -> Tensor:
+    """Bool (k,): of the hard images (k,) bool, `most` drawn at random where they are more; None for all."""
+    at = hard.nonzero().squeeze(1)
+    if most is None or len(at) <= most:
+        return hard
+    some = torch.zeros_like(hard)
+    some[at[torch.from_numpy(draw.choice(len(at), most, replace=False))]] = True
+    return some
+
+
 def due_by_default(record: Record) -> bool:
     """The update rule of Dds with its default thresholds."""
     return due(record, hardness=HARDNESS, mastery=MASTERY, top=TOP, score="true")
 
 
 class Dds(Selector):
-    """A small subset that moves on: the hardest images stay, the others give way to images of their class not yet seen.
+    """A small subset that moves on: hard images stay, the others give way to images of their class not yet seen.
 
-    A round is one pass over the subset. When a round has ended and the share of its images whose score is at least
-    `hardness` reaches the mastery threshold, the hard images stay and every other is replaced by an image of its class
-    that is not in the subset: one of those that never were in it, where there are none of those that were not during
-    the last `lately` updates, else of all. No image is taken twice. An update costs no forward pass. Where a class has
-    no other image left, the old one stays. Images that are probably mislabelled (see suspects) leave the subset and do
-    not come back.
+    A round is one pass over the subset. By default each begins with an update; with thresholds of mastery one does once
+    the share of images whose score is at least `hardness` has reached them. Hard images stay and every other is
+    replaced by an image of its class that is not in the subset: one of those that never were in it, where there are
+    none of those that were not during the last `lately` updates, else of all. No image is taken twice. An update costs
+    no forward pass. Where a class has no other image left, the old one stays. Images that are probably mislabelled (see
+    suspects) leave the subset and do not come back. An image without an outcome, as after a loop that was broken off,
+    is not taken for hard.
 
-    embedding:  (n, d) floats, or a kind of `embedding.embed` ("autoencoder", "pixels", "untrained"), which is computed
-                from the part at the first update that needs it and kept in `cache`.
+    embedding:  read only where `among` is not 1: (n, d) floats, or a kind of `embedding.embed` ("autoencoder",
+                "pixels", "untrained"), which is computed from the part at the first update that needs it and kept in
+                `cache`.
     hardness:   score from which an image counts as mastered.
-    mastery, top:  share of mastered images that triggers an update, at the beginning and at the end of the curriculum.
+    mastery, top:  share of mastered images that triggers an update, at the beginning and at the end of the curriculum;
+                0, the default, updates in every round.
     keep:       largest share of a round that stays as hard, at the end of the curriculum; it grows linearly from 0, and
-                of more images than that the hardest stay. None: all hard images stay, always.
+                of more hard images than that, those stay that `staying` says. None: all hard images stay, always.
+    staying:    "random" draws them, "hardest" takes those of the lowest score. To a young network nearly all images are
+                hard and the hardest are like nothing else: a supernet that trained on them ended at skips and pools.
     among:      candidates that are drawn at random per image to be replaced; the furthest of them in the embedding take
                 the places. 1: the draw itself, without an embedding. None: the furthest of all images, as published.
     lately:     updates for which an image that left stays away; 1 excludes only the current subset.
@@ -108,7 +124,8 @@ class Dds(Selector):
     balanced:   whether the subset holds equally many of each class (all of a class that has fewer) or the natural mix.
 
     The published method is keep=None, among=None, lately=1, patience=0 with thresholds of mastery that rise, say from
-    0.3 to 0.6. The defaults are from a measured grid: docs/decisions/008-what-dds-keeps.md has what each rule costs.
+    0.3 to 0.6. The defaults of `keep` and `among` are from a measured grid: docs/decisions/008-what-dds-keeps.md has
+    what each rule costs; the others were not compared.
     Costs one permutation of the images per update, and a scan of the index where `among` is not 1; no Python loop over
     images. Fails where hard images are hard because they are wrong, beyond what `suspects` sees, and where a random
     subset redrawn each round is already as good: measure.
@@ -128,6 +145,7 @@ class Dds(Selector):
         mastery: float = MASTERY,
         top: float = TOP,
         keep: float | None = KEEP,
+        staying: Literal["random", "hardest"] = "random",
         among: int | None = AMONG,
         lately: int = 3,
         score: Literal["true", "published"] = "true",
@@ -148,6 +166,8 @@ class Dds(Selector):
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise UserError(f"{self.name}'s {name} is from 0 to 1, got {value}")
+        if staying not in ("random", "hardest"):
+            raise UserError(f"{self.name}'s staying is 'random' or 'hardest', got '{staying}'")
         if score not in ("true", "published"):
             raise UserError(f"{self.name}'s score is 'true' or 'published', got '{score}'")
         if lately < 1 or patience < 0 or (among is not None and among < 1):
@@ -155,11 +175,16 @@ class Dds(Selector):
                 f"{self.name} wants lately and among of at least 1 and patience of at least 0, got {lately}, {among} "
                 f"and {patience}"
             )
+        self.embeds = self.replacement == "furthest" and among != 1
+        if self.replacement == "furthest":
+            from archscout.selection.embedding import given
+
+            given(embedding, len(part))  # a wrong one is refused now, though it may never be read
         self.part: Any = part
         self.cache, self.balanced = cache, balanced
         self.hardness, self.mastery, self.top, self.score = hardness, mastery, top, score
         self.lately, self.patience, self.doubt = lately, patience, doubt
-        self.keep, self.among = keep, among
+        self.keep, self.staying, self.among = keep, staying, among
         self._embedding = embedding
         self._index: Any = None
 
@@ -172,9 +197,13 @@ class Dds(Selector):
         if wider <= 0 and not self.due(record):
             return subset, None
         doubtful = suspects(record, self.patience, self.doubt)
+        going = doubtful | (record.observed == 0)
         most = None if self.keep is None else round(self.keep * way(record) * len(subset))
-        scores = torch.where(doubtful, 2.0, hard_scores(record, self.score))[subset]
-        easy = ~hardest(scores, self.hardness, most)
+        scores = torch.where(going, 2.0, hard_scores(record, self.score))[subset]
+        if self.staying == "hardest":
+            easy = ~hardest(scores, self.hardness, most)
+        else:
+            easy = ~some_of(scores < self.hardness, most, draw)
         leaving = subset[easy]
         coming = torch.full_like(leaving, -1)
         since = record.changes[-self.lately :][0]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from archscout.selection.selector import Record, Selector
 
-TOLERANCE = 0.05  # how much worse never selected images may be answered than once selected ones
+TOLERANCE = 0.05  # how much worse never selected images may be answered than ever selected ones
 GROUPS = ("selected", "once selected", "never selected")
 
 
@@ -25,8 +25,9 @@ class Drift:
     n:         how many of each were looked at.
     accuracy:  the share of these that was answered right, as means over classes with the class shares of all images, so
                that a group is not better for holding more of an easy class; None for a group without images.
-    gap:       accuracy of once selected less that of never selected, over the classes that both have; None where there
-               is none. `error` is its standard error.
+    gap:       accuracy of ever selected images, the first two groups together, less that of never selected ones, over
+               the classes that have both; None where there is none or no image has left the selection. `error` is its
+               standard error.
     size:      images in a round afterwards.
     drifted:   whether the gap is above what is tolerated, beyond chance.
     """
@@ -79,8 +80,9 @@ def sample(record: Record, most: int | None) -> Tensor:
 def compare(record: Record, positions: Tensor, right: Tensor, *, tolerance: float = TOLERANCE) -> Drift:
     """The Drift of images at `positions` (k,) of which `right` (k,) bool were answered right.
 
-    Drifted means that never selected images are worse than once selected ones by more than `tolerance`, with two
-    standard errors to spare.
+    Drifted means that never selected images are worse than ever selected ones by more than `tolerance`, with two
+    standard errors to spare. The first two groups are taken together, each weighted by all its images: images that
+    leave because they were answered right, and those that stay because they were not, are each no fair sample.
     """
     group = group_of(record).numpy()
     classes = int(record.labels.max()) + 1
@@ -96,11 +98,15 @@ def compare(record: Record, positions: Tensor, right: Tensor, *, tolerance: floa
         return float((values[of] * share[of]).sum() / share[of].sum())
 
     accuracy = tuple(mean(rate[g], n[g] > 0) if n[g].any() else None for g in range(3))
-    both = (n[1] > 0) & (n[2] > 0)
+    everywhere = np.bincount(group * classes + record.labels.numpy(), minlength=3 * classes).reshape(3, classes)
+    parts = np.where(n[:2] > 0, everywhere[:2], 0)
+    parts = parts / np.maximum(parts.sum(0), 1)  # of the ever selected images of a class, in the current round and not
+    both = (n[:2].sum(0) > 0) & (n[2] > 0)
     gap = error = None
-    if both.any():
-        gap = mean(rate[1] - rate[2], both)
-        error = float(np.sqrt((share[both] ** 2 * (spread[1] + spread[2])[both]).sum()) / share[both].sum())
+    if both.any() and n[1].any():
+        gap = mean((parts * np.nan_to_num(rate[:2])).sum(0) - rate[2], both)
+        variance = (parts**2 * spread[:2]).sum(0) + spread[2]
+        error = float(np.sqrt((share[both] ** 2 * variance[both]).sum()) / share[both].sum())
     drifted = gap is not None and error is not None and gap - 2 * error > tolerance
     images = np.bincount(group, minlength=3)
     return Drift(record.round, _three(images), _three(n.sum(1)), accuracy, gap, error, record.size, bool(drifted))  # type: ignore[arg-type]
@@ -119,7 +125,7 @@ def audit_selection(
     right:      a function of positions (k,) that gives whether the network answers each image right, (k,) bool; in
                 evaluation mode, without augmentation.
     most:       images of each of the three groups that are looked at, None for all.
-    tolerance:  how much worse never selected images may be than once selected ones; some gap is only that the network
+    tolerance:  how much worse never selected images may be than ever selected ones; some gap is only that the network
                 was not trained on them.
     widen:      by what the size of a round is multiplied when they are worse.
     Costs one forward pass of up to 3 x `most` images.

@@ -104,9 +104,8 @@ def embed(
     """
     if len(part) == 0:
         raise UserError("no images to embed: the part is empty")
-    if not isinstance(kind, str) or (kind not in KINDS and not kind.startswith(TORCHVISION)):
-        points = find("embedding", kind, KINDS)
-        return standardised(_checked(points(part) if callable(points) else points, len(part), word(points)))
+    if (own := given(kind, len(part))) is not None:
+        return standardised(_checked(own(part), len(part), word(own)) if callable(own) else own)
     if not hasattr(part, "batch"):
         raise UserError(
             f"an embedding '{kind}' wants the images, but this {type(part).__name__} has labels alone; "
@@ -140,6 +139,17 @@ def embed(
     if file is not None:
         _keep(file, points)
     return points
+
+
+def given(kind: Any, n: int) -> Any:
+    """Of a kind that is your own, its points, float32 (n, d), or its function of the part; None for a kind known here.
+
+    Raises UserError for an unknown name and for points of another number than `n` or not finite.
+    """
+    if isinstance(kind, str) and (kind in KINDS or kind.startswith(TORCHVISION)):
+        return None
+    found = find("embedding", kind, KINDS)
+    return found if callable(found) else _checked(found, n, word(found))
 
 
 def learn(

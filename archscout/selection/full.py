@@ -16,8 +16,7 @@ class Full(Selector):
     name = "full"
 
     def __init__(self, part: Labelled, **settings: Any) -> None:
-        super().__init__(part, **settings)
-        self.record.size = len(part)
+        super().__init__(part, **{**settings, "size": len(part)})
 
     def choose(self, record: Record) -> tuple[Tensor, Tensor | None]:
         return torch.arange(len(record.labels)), None

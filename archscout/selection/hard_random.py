@@ -1,4 +1,4 @@
-"""Hard images stay, mastered ones are replaced at random: dds without its similarity index."""
+"""Hard images stay, the others are replaced at random: dds without an embedding."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from archscout.selection.selector import Labelled
 
 
 class HardRandom(Dds):
-    """As dds, but a mastered image gives way to a random one of its class; the control that shows what the index adds.
+    """As dds, but an image always gives way to a random one of its class; the control of dds with an embedding.
 
-    Takes the settings of Dds, without an embedding. Costs one permutation of the images per update.
+    By default dds draws at random too, so that both choose the same images. They differ where dds has `among` other
+    than 1, and this shows what the embedding adds there. Takes the settings of Dds; of these `embedding`, `cache` and
+    `among` have no effect. Costs one permutation of the images per update.
     """
 
     name = "hard_random"

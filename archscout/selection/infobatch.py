@@ -42,11 +42,10 @@ class InfoBatch(Selector):
     name = "infobatch"
 
     def __init__(self, part: Labelled, *, drop: float = 0.5, until: float = 0.875, **settings: Any) -> None:
-        super().__init__(part, **settings)
+        super().__init__(part, **{**settings, "size": len(part)})
         if not 0 <= drop < 1 or not 0 <= until <= 1:
             raise UserError(f"infobatch wants drop in [0, 1) and until in [0, 1], got {drop} and {until}")
         self.drop, self.until = drop, until
-        self.record.size = len(part)
 
     def choose(self, record: Record) -> tuple[Tensor, Tensor | None]:
         known = record.observed > 0

@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from archscout.errors import UserError
 from archscout.naming import find
@@ -69,11 +81,14 @@ class SelectedLoader:
     """A DataLoader that yields only the images a selector chose for the round; made by `select`.
 
     Each iteration is a round. Batches are those of the loader it was made from, with the same settings; `observe` tells
-    the selector how the images of the batch yielded last fared.
+    the selector how the images of the batch yielded last fared. What is not here (`dataset`, `batch_size`, ...) is
+    looked up in that loader, `original`.
+
+    dataset:  whose positions the selector chooses; default: the loader's.
     """
 
-    def __init__(self, loader: DataLoader[Any], selector: Selector) -> None:
-        self.selector = selector
+    def __init__(self, loader: DataLoader[Any], selector: Selector, dataset: Any = None) -> None:
+        self.original, self.selector = loader, selector
         workers: dict[str, Any] = {}
         if loader.num_workers:
             workers = {
@@ -81,7 +96,7 @@ class SelectedLoader:
                 "multiprocessing_context": loader.multiprocessing_context,
             }  # fmt: skip
         self.loader: DataLoader[Any] = DataLoader(
-            Indexed(loader.dataset),
+            Indexed(loader.dataset if dataset is None else dataset),
             batch_size=loader.batch_size,
             sampler=selector,
             drop_last=loader.drop_last,
@@ -103,6 +118,11 @@ class SelectedLoader:
         for positions, batch in self.loader:
             self.positions = positions
             yield batch
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "original":  # the last while one is being unpickled
+            raise AttributeError(f"{type(self).__name__} has no attribute '{name}'")
+        return getattr(self.original, name)
 
     def observe(self, losses: Tensor, logits: Tensor, target: Tensor) -> Tensor:
         """The loss to step on, after the outcomes of the batch yielded last were recorded.
@@ -139,22 +159,25 @@ def select(
 ) -> SelectedLoader:
     """A loader like `loader` that goes, each round, only over the images that a selector chooses.
 
-    In a training loop two lines change: `loader = archscout.select(loader, "dds")`, and the loss to step on,
-    `loss = loader.observe(losses, logits, y)`, where `losses` has one entry per image.
+    In a training loop with a loss per image two lines change: `loader = archscout.select(loader, "dds")`, and the loss
+    to step on, `loss = loader.observe(losses, logits, y)`, where `losses` has one entry per image.
 
     loader:    over a map-style dataset of (image, label, ...); its sampler is replaced, all else is kept. Any number of
-               workers.
+               workers. Of a SubsetRandomSampler the indices are kept: only those images are chosen from, and positions
+               in the selector's record are places in them.
     selector:  a name (`archscout list select`), a class or function (part, *, seed, share, ...) -> Selector, or a ready
                Selector.
     share:     part of the images in a round.
     epochs:    passes over as many images as the dataset has that the whole training will take, if known: iterate
                epochs / share rounds. Some selectors end otherwise than they begin.
-    labels:    (n,) if the dataset has none in `targets` or `labels`; without either each item is read once.
+    labels:    one for each image of the dataset if it has none in `targets` or `labels`; without either each item is
+               read once.
     settings:  of the selector.
 
     The dataset should hand out images without heavy random transforms if the selector compares images. In several
-    processes (torch.distributed) each gets its share of a round; wrap the network as usual, use no DistributedSampler.
-    Raises UserError for a dataset without length or items by position, a batch_sampler, or an unknown selector.
+    processes (torch.distributed) each gets its share of a round; wrap the network as usual.
+    Raises UserError for a dataset without length or items by position, a batch_sampler or a sampler that weights or
+    repeats images, an unknown selector, and rounds of less than a batch where the loader drops the last one.
     """
     from archscout.selection import SELECTORS
 
@@ -164,22 +187,52 @@ def select(
         raise UserError("select wants a map-style dataset, with len() and items by position; this one can only stream")
     if loader.batch_size is None or type(loader.batch_sampler) is not BatchSampler:
         raise UserError("select chooses the batches itself; give the loader a batch_size instead of a batch_sampler")
+    dataset = sampled(loader)
     if isinstance(selector, Selector):
         chosen = selector
     else:
-        dataset: Any = loader.dataset
-        known = labels_of(dataset) if labels is None else np.asarray(labels, dtype=np.int64)
-        if len(known) != len(dataset):
-            raise UserError(f"select got {len(known)} labels for {len(dataset)} images")
+        if labels is None:
+            known = labels_of(dataset)
+        else:
+            known, n = np.asarray(labels, dtype=np.int64), len(loader.dataset)
+            if len(known) != n:
+                raise UserError(f"select got {len(known)} labels for {n} images")
+            known = known if dataset is loader.dataset else known[dataset.indices]
         make = find("selector", selector, SELECTORS)
         chosen = make(Pictures(dataset, known), seed=seed, share=share, **settings)
-    if len(chosen.record.labels) != len(loader.dataset):
+    if len(chosen.record.labels) != len(dataset):
+        where = "dataset" if dataset is loader.dataset else "SubsetRandomSampler"
         raise UserError(
-            f"the selector is of {len(chosen.record.labels)} images, the loader's dataset has {len(loader.dataset)}"
+            f"the selector is of {len(chosen.record.labels)} images, the loader's {where} has {len(dataset)}"
+        )
+    if loader.drop_last and len(chosen) < loader.batch_size:
+        raise UserError(
+            f"drop_last=True would drop all of a round: {len(chosen)} images in a process, in batches of "
+            f"{loader.batch_size}; make the loader with drop_last=False or a smaller batch_size, or raise share"
         )
     if epochs is not None:
         chosen.expect(round(epochs * len(chosen.record.labels)))
-    return SelectedLoader(loader, chosen)
+    return SelectedLoader(loader, chosen, dataset)
+
+
+def sampled(loader: DataLoader[Any]) -> Any:
+    """The dataset that a loader's sampler draws from: all of it, or the Subset of a SubsetRandomSampler.
+
+    Raises UserError for samplers that weight, repeat or leave out images in another way.
+    """
+    dataset: Any = loader.dataset
+    sampler: Any = loader.sampler
+    if type(sampler) is SubsetRandomSampler:
+        return Subset(dataset, [int(position) for position in sampler.indices])
+    kind, source = type(sampler), getattr(sampler, "data_source", getattr(sampler, "dataset", ()))
+    plain = kind in (SequentialSampler, DistributedSampler) or (kind is RandomSampler and not sampler.replacement)
+    if not plain or len(source) != len(dataset):
+        raise UserError(
+            f"select replaces the loader's sampler, but a {kind.__name__} like this one says which images are drawn "
+            "and how often: make the loader with shuffle=True, over torch.utils.data.Subset(dataset, positions) "
+            "if only some of them are wanted"
+        )
+    return dataset
 
 
 def labels_of(dataset: Any) -> np.ndarray:

@@ -81,7 +81,7 @@ def view_of(facts: Mapping[str, Any], pictures: Mapping[int, str]) -> dict[str, 
         "audits": audits,
         "drift": drift_text(facts["final"]),
         "by_class": split,
-        "by_cluster": sorted(clusters, key=lambda entry: -entry["behind"] if entry["behind"] is not None else 2.0),
+        "by_cluster": sorted(clusters, key=lambda entry: -entry["gap"] if entry["gap"] is not None else 2.0),
         "legend": list(zip(classes, COLOURS, strict=False)) if len(classes) <= CLASSES else [],
         "time": {
             "total": total,
@@ -392,19 +392,18 @@ def drift_figure(audits: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> 
 
 
 def by_group(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -> list[dict[str, Any]]:
-    """Rows of a table by class or cluster, with how much worse never chosen images are than once chosen ones."""
+    """Rows of a table by class or cluster, with how much worse never chosen images are than ever chosen ones."""
     found = []
     for row in rows:
-        selected, once, never = row["accuracy"]
-        gap = None if once is None or never is None else once - never
-        behind = gap if gap is not None or None in (selected, never) else selected - never
+        never, ever = row["accuracy"][2], sum(row["images"][:2])
+        right = sum(n * value for n, value in zip(row["images"][:2], row["accuracy"][:2], strict=True) if n)
+        gap = right / ever - never if ever and never is not None else None
         name = names[row["number"]] if names else f"cluster {row['number'] + 1}"
         complete = sum(value is not None for value in row["accuracy"]) > 1
         found.append(
             {
                 "name": name,
                 "gap": gap,
-                "behind": behind,
                 "complete": complete,
                 "images": row["images"],
                 "accuracy": row["accuracy"],
@@ -415,7 +414,7 @@ def by_group(rows: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -> 
 
 def groups_figure(rows: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> dict[str, Any]:
     """Accuracy of the three groups in each class, the largest gap on top."""
-    order = sorted(rows, key=lambda entry: -entry["behind"] if entry["behind"] is not None else 2.0)[:LISTED]
+    order = sorted(rows, key=lambda entry: -entry["gap"] if entry["gap"] is not None else 2.0)[:LISTED]
     places = list(range(len(order)))
     lines = []
     least = 100 * min(value for entry in order for value in entry["accuracy"] if value is not None)
@@ -467,15 +466,15 @@ def drift_text(final: Mapping[str, Any]) -> str:
     if final["gap"] is None:
         selected, _, never = final["accuracy"]
         return (
-            "It cannot be told, as no class has both images that left the subset and images that never were in it. "
+            "It cannot be told, as no image left the subset, or no class has images of both kinds. "
             f"Of the images never chosen {percent(never)} are answered right, of those trained on {percent(selected)}."
         )
     gap, error = 100 * final["gap"], 100 * final["error"]
     size = f"{abs(gap):.1f} points (± {2 * error:.1f}, two standard errors)"
     if final["drifted"]:
-        return f"Yes: images that were never chosen are answered worse than those chosen before, by {size}."
+        return f"Yes: images that were never chosen are answered worse than those that were, by {size}."
     if gap - 2 * error > 0:
         return f"A little: never chosen images are answered worse by {size}, which is within what is tolerated."
     if gap + 2 * error < 0:
-        return f"No: images that were never chosen are even answered better than those chosen before, by {size}."
-    return f"No: the difference between images chosen before and images never chosen is {size}, which may be chance."
+        return f"No: images that were never chosen are even answered better than those that were, by {size}."
+    return f"No: the difference between images ever chosen and images never chosen is {size}, which may be chance."

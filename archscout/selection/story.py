@@ -76,8 +76,9 @@ def select_story(
     device, threads:  where the network is trained; threads default to all cores.
     settings:  of the selector.
 
-    Costs the training, the embedding if the selector has one, and two forward passes of the train images. Raises
-    UserError for unknown names, a share or seed out of range, data that cannot be used, and a folder in use.
+    Costs the training, an embedding if the selector takes one (the page has clusters of it even where the selector does
+    not read it), and two forward passes of the train images. Raises UserError for unknown names, a share or seed out of
+    range, data that cannot be used, and a folder in use.
     """
     make = find("selector", selector, SELECTORS)
     factory = find("space", space, SPACES)
@@ -106,6 +107,8 @@ def select_story(
         if not isinstance(chosen, Selector):
             raise UserError(f"'{name}' made {type(chosen).__name__}, wanted a subclass of archscout.selection.Selector")
         balanced = bool(part.counts.max() > 2 * max(part.counts.min(), 1))
+        if "embedding" in clock and isinstance(chosen, Dds) and not chosen.embeds:
+            clock["embedding, for this page only"] = clock.pop("embedding")
         watch = Watch(chosen)
         model = initialise(network, picks, seed)
         recipe = recipe_for(
@@ -230,7 +233,7 @@ def told(
         "counts": part.counts.tolist(),
         "notes": list(data.notes),
         "hardness": watch.hardness,
-        "furthest": isinstance(selector, Dds) and selector.replacement == "furthest" and selector.among != 1,
+        "furthest": isinstance(selector, Dds) and selector.embeds,
         "epochs": fitted.epochs,
         "seconds": fitted.seconds,
         "validation": {"metric": metric, "value": held.metric(metric), "n": len(held.labels)},
