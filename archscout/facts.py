@@ -517,8 +517,8 @@ def selected_trainings(events: Mapping[str, Any], config: Mapping[str, Any]) -> 
 
     if found := events.get("supernet"):
         story, stages = found["story"], 3 if found["method"] == "pdarts" else 1
-        audits, images = story.get("audits") or [], story.get("audited", 0)
-        logged = sum(audits[-1]["images"]) * audits[-1]["round"] / images if audits and images else None
+        numbers = {row.get("stage", 0): row["round"] for row in story["history"] if "round" in row}
+        logged = sum(numbers.values()) / story["history"][-1]["epoch"] if numbers else None
         yield "score", story["seconds"], logged or times(found["epochs"] / stages)
     short = [events[key] for key in events if key.startswith("short/")]
     rounds = [done for record in events.get("verified") or [] for done in record["rounds"]]

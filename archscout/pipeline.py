@@ -38,6 +38,7 @@ from archscout.devices.measure import measure_network, safe_end
 from archscout.devices.profile import Profile, measure_profile
 from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
+from archscout.differentiable.choice import require_supernet
 from archscout.distill import Teacher
 from archscout.errors import Stopped, UserError
 from archscout.execute import Limit, Overdue, executor
@@ -439,6 +440,8 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
         f"{space.size:,}" if space.size < 10**7 else f"{space.size:.3g}",
         "" if space.distinct is None else f", {space.distinct:,} distinct",
     )
+    if methods.strategy in DIFFERENTIABLE.values():
+        require_supernet(space, word(methods.strategy))  # before anything is measured
     only = run.recall("only")
     if only:
         entrant = given_network(run, config, space, only["arch"])
@@ -1152,12 +1155,14 @@ def selection_facts(
     right = torch.from_numpy(answers.labels == answers.predictions)
     record = selector.record
     last = compare(record, torch.arange(len(part)), right)
+    if last.drifted:
+        log.warning("%s", last)
     doubtful = suspects(record).nonzero().squeeze(1).numpy()
     doubtful = doubtful[np.argsort(record.margin.numpy()[doubtful], kind="stable")][:30]
     return {
         "selector": word(selector),
         "rounds": record.round,
-        "updates": len(record.changes),
+        "updates": len(record.changes) - 1,  # the first round is no change
         "images": record.size,
         "ever": int((record.times > 0).sum()),
         "audits": [*fitted.audits, last.to_json()],

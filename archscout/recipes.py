@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from archscout.fit import Part, Recipe, recipe_for
 from archscout.space import Shape
@@ -33,5 +34,38 @@ def darts(
     )  # fmt: skip
 
 
-RECIPES: dict[str, Callable[..., Recipe]] = {"auto": recipe_for, "darts": darts}
-EPOCHS = {"darts": 600.0}  # of a training that names neither epochs nor a budget
+def pdarts(
+    part: Part, shape: Shape, classes: int, *, mirrors: bool, balanced: bool, epochs: float | None = None
+) -> Recipe:
+    """The published evaluation of P-DARTS on CIFAR-10, for networks of the space darts; it takes 600 epochs.
+
+    As `darts`, but for batches of 128 and dropped paths whose rate rises from 0 to 0.3. Source: Chen, Xie, Wu and Tian
+    2019, arXiv:1904.12760.
+    """
+    usual = darts(part, shape, classes, mirrors=mirrors, balanced=balanced, epochs=epochs)
+    return replace(usual, batch_size=128, drop_path=0.3)
+
+
+def nasbench201(
+    part: Part, shape: Shape, classes: int, *, mirrors: bool, balanced: bool, epochs: float | None = None
+) -> Recipe:
+    """The published training of NAS-Bench-201, for networks of the space nasbench201; it takes 200 epochs.
+
+    Use it to compare with published accuracies of cells: SGD with Nesterov's momentum of 0.9, batches of 256, learning
+    rate 0.1 falling along a cosine to 0, weight decay 5e-4 on all parameters, gradients as they are; a random crop
+    after padding with zeros (an eighth of the side: 4 pixels of 32), and a random flip where mirroring keeps the class.
+
+    The learning rate changes with each step instead of each epoch. The arguments are those of recipe_for; `part`,
+    `classes` and `epochs` change nothing. Source: Dong and Yang 2020, arXiv:2001.00326.
+    """
+    return Recipe(
+        lr=0.1, momentum=0.9, weight_decay=5e-4, batch_size=256, label_smoothing=0.0, flip=mirrors,
+        shift=min(shape[1:]) // 8, balanced=balanced, warmup=0.0, clip=1e9, nesterov=True, decay_all=True,
+        schedule="cosine", border="zero",
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "auto": recipe_for, "darts": darts, "pdarts": pdarts, "nasbench201": nasbench201,
+}  # fmt: skip
+EPOCHS = {"darts": 600.0, "pdarts": 600.0, "nasbench201": 200.0}  # of a training that names neither epochs nor a budget

@@ -6,19 +6,42 @@ import numpy as np
 import pytest
 import torch
 
-from archscout.differentiable.choice import entropy, gumbel, one_hot, relax, softmax, supported, weights_of
+from archscout.differentiable.choice import (
+    Progressive,
+    Supernet,
+    chosen,
+    entropy,
+    gumbel,
+    one_hot,
+    relax,
+    softmax,
+    supported,
+    weights_of,
+)
 from archscout.errors import UserError
 from archscout.spaces import SPACES
-from archscout.spaces.nasbench201 import nasbench201
 
 SHAPE = (3, 12, 12)
 
 
+SIZES = {"nasbench201": {"channels": 4, "cells": 1}, "darts": {"channels": 4, "layers": 3}}  # where the usual is large
+
+
 def small(name: str):
-    return nasbench201(SHAPE, 5, channels=4, cells=1) if name == "nasbench201" else SPACES[name](SHAPE, 5)
+    return SPACES[name](SHAPE, 5, **SIZES.get(name, {}))
 
 
-PAIRS = [("darts", "nasbench201"), ("pdarts", "nasbench201"), ("tas", "resnet_shape")]
+PAIRS = [
+    ("darts", "nasbench201"), ("pdarts", "nasbench201"), ("darts", "darts"), ("pdarts", "darts"),
+    ("tas", "resnet_shape"),
+]  # fmt: skip
+
+
+def test_the_pairs_are_all_there_are() -> None:
+    there = {(method, name) for name, make in SPACES.items() for method in make((3, 32, 32), 10).relax_of or {}}
+    assert set(PAIRS) == there
+    for method, name in PAIRS:
+        assert isinstance(relax(small(name), method), Progressive if method == "pdarts" else Supernet)
 
 
 @pytest.mark.parametrize(("method", "name"), PAIRS)
@@ -31,8 +54,8 @@ def test_with_one_hot_choices_it_is_the_discrete_network(method: str, name: str)
     widths = [len(options) for options in space.choices.values()]
     archs = [tuple(int(rng.integers(w)) for w in widths) for _ in range(25)]
     for arch in archs:
-        choice = one_hot(arch, max(widths))
-        assert supernet.derive(choice) == (arch if name == "nasbench201" else space.canonical(arch))
+        choice = chosen(supernet, arch, max(widths))
+        assert space.canonical(supernet.derive(choice)) == space.canonical(arch)
         with torch.no_grad():
             wanted = supernet.discrete(arch).train()(images)
             found = supernet.train()(images, choice)

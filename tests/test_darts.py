@@ -13,7 +13,7 @@ from torch import nn
 from archscout.differentiable.bilevel import Settings, architecture_gradient, train_supernet
 from archscout.differentiable.choice import softmax
 from archscout.differentiable.darts import by_perturbation, darts
-from archscout.differentiable.pdarts import cap_skips, pdarts, strongest
+from archscout.differentiable.pdarts import PUBLISHED, cap_skips, pdarts, strongest
 from archscout.differentiable.several import on_several
 from archscout.errors import UserError
 from archscout.selection import SELECTORS
@@ -275,6 +275,67 @@ def test_collapse_into_skips_ends_a_search_that_asks_for_it() -> None:
     assert len(calm.story.history) == 3
 
 
+def test_stop_rules_look_only_at_what_comes_after_the_wait() -> None:
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+    options = {"epochs": 9, "batch_size": 16, "wait": 4, **PLACE}
+    calm = darts(space, Images(32, 0), Images(32, 1), arch_lr=1e-9, patience=2, **options)
+    assert calm.story.stopped == "the same architecture for 2 epochs"
+    assert calm.story.history[-1]["epoch"] == 6
+    assert [row["arch_loss"] > 0 for row in calm.story.history] == [False] * 4 + [True] * 2
+    early = darts(space, Images(32, 0), Images(32, 1), stop_skips=0, **options)
+    assert early.story.history[-1]["epoch"] == 5
+    assert early.story.stopped == f"{early.story.history[-1]['skips']} skips"
+
+
+class Skipping(Toy):
+    """Counts its first decision's options as skips of three edges."""
+
+    edges = 3
+
+    def skips(self, arch):
+        return arch[0]
+
+
+def test_collapse_is_told_once_and_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """The largest scale, which the search finds, counts as two skips of three."""
+    torch.manual_seed(0)
+    settings = Settings(epochs=12, batch_size=16, arch_lr=0.1, lr=0.05)
+    story = train_supernet(Skipping(), Images(128, 0), Images(128, 1), settings, seed=0, **PLACE)
+    first = next(row for row in story.history if row["skips"] >= 1.5 and row["step"] >= 20)
+    assert story.collapsed == {"epoch": first["epoch"], "skips": 2, "edges": 3}
+    told = [record.getMessage() for record in caplog.records if "collapses" in record.getMessage()]
+    assert told == [f"the search collapses into skip connections: 2 of 3 edges in epoch {first['epoch']:g}"]
+    plain = train_supernet(Toy(), Images(128, 0), Images(128, 1), settings, seed=0, **PLACE)
+    assert plain.collapsed is None
+
+
+def test_a_checkpoint_of_another_search_is_refused(tmp_path: Path) -> None:
+    """Another way to draw, temperature, selector, share, options or space; and a supernet of other weights."""
+    one, other = Images(48, 0), Images(48, 1)
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+
+    def go(space=space, select=None, share=0.5, **more):
+        selector = None if select is None else SELECTORS[select](one, seed=0, share=share)
+        return darts(space, one, other, selector=selector, epochs=1, batch_size=16, **more, **PLACE)
+
+    path = tmp_path / "search.pt"
+    go(checkpoint=path, sample="gumbel", select="random")
+    go(checkpoint=path, sample="gumbel", select="random", decide="perturbation")  # the same training
+    for more in (
+        {"sample": "softmax"}, {"temperature": (5.0, 0.1)}, {"select": "hard_random"}, {"select": None}, {"share": 0.6},
+        {"supernet": {"channels": 2}}, {"space": toy_space()},
+    ):  # fmt: skip
+        with pytest.raises(UserError, match="of another training"):
+            go(**{"checkpoint": path, "sample": "gumbel", "select": "random", **more})
+    plain = tmp_path / "plain.pt"
+    settings = Settings(epochs=1, batch_size=16)
+    train_supernet(Toy(), one, other, settings, seed=0, checkpoint=plain, **PLACE)
+    wide = Toy()
+    wide.first = nn.Linear(3, 5)
+    with pytest.raises(UserError, match=r"(?s)of another supernet \(.*delete"):
+        train_supernet(wide, one, other, settings, seed=0, checkpoint=plain, **PLACE)
+
+
 def test_perturbation_keeps_what_is_needed() -> None:
     net = Toy()
     with torch.no_grad():
@@ -300,10 +361,22 @@ def test_pdarts_narrows_and_deepens() -> None:
     assert all(len(ops) == 2 for ops in found.supernet.allowed)
     assert all(op in ops for op, ops in zip(found.arch, found.supernet.allowed, strict=True))
     assert found.supernet.skips(found.arch) <= 1
+    assert found.supernet.derive(found.choice) == found.arch
     with pytest.raises(UserError, match="as many depths"):
         pdarts(space, Images(8, 0), Images(8, 1), depths=(1,), **PLACE)
     with pytest.raises(UserError, match="first stage"):
         pdarts(space, Images(8, 0), Images(8, 1), depths=(1, 2), options=(3, 2), dropout=(0, 0), **PLACE)
+
+
+def test_pdarts_by_its_published_settings_on_other_channels() -> None:
+    """Section 4.2 of arXiv:1904.12760: 25 epochs a stage, batches of 96, 6e-4 on the alphas."""
+    assert (PUBLISHED.epochs, PUBLISHED.batch_size, PUBLISHED.lr, PUBLISHED.lr_end) == (25, 96, 0.025, 0)
+    assert (PUBLISHED.arch_lr, PUBLISHED.arch_decay, PUBLISHED.arch_betas) == (6e-4, 1e-3, (0.5, 0.999))
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+    found = pdarts(space, Images(32, 0), Images(32, 1), epochs=0.5, supernet={"channels": 8}, **PLACE)
+    assert found.supernet.arguments[2:] == (8, 3)
+    with pytest.raises(UserError, match="channels >= 1"):
+        pdarts(space, Images(8, 0), Images(8, 1), supernet={"channels": 0}, **PLACE)
 
 
 def test_strongest_and_the_cap_on_skips() -> None:

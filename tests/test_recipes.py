@@ -72,9 +72,23 @@ def test_the_published_values() -> None:
     assert (recipe.shift, recipe.border, recipe.cutout, recipe.fill, recipe.flip) == (4, "zero", 16, "data", True)
     assert (recipe.auxiliary, recipe.drop_path, recipe.clip, recipe.warmup) == (0.4, 0.2, 5.0, 0.0)
     assert (recipe.schedule, recipe.nesterov, recipe.decay_all, recipe.label_smoothing) == ("cosine", False, True, 0.0)
-    assert EPOCHS["darts"] == 600
+    assert EPOCHS["darts"] == EPOCHS["pdarts"] == 600
     assert set(EPOCHS) < set(RECIPES)
     assert Recipe(**json.loads(json.dumps(asdict(recipe)))) == recipe
+
+
+def test_the_published_values_of_others() -> None:
+    """P-DARTS: section 4.3 of arXiv:1904.12760; NAS-Bench-201: table 1 of arXiv:2001.00326."""
+    options = {"mirrors": True, "balanced": False}
+    usual, deeper = (RECIPES[name](Pictures(), (3, 32, 32), 10, **options) for name in ("darts", "pdarts"))
+    assert (deeper.batch_size, deeper.lr, deeper.drop_path) == (128, 0.025, 0.3)
+    assert (deeper.cutout, deeper.auxiliary) == (16, 0.4)
+    assert replace(deeper, batch_size=96, drop_path=0.2) == usual
+    cells = RECIPES["nasbench201"](Pictures(), (3, 32, 32), 10, **options)
+    assert (cells.lr, cells.momentum, cells.nesterov, cells.weight_decay) == (0.1, 0.9, True, 5e-4)
+    assert (cells.batch_size, cells.schedule, cells.warmup, cells.label_smoothing) == (256, "cosine", 0.0, 0.0)
+    assert (cells.shift, cells.border, cells.cutout, cells.flip, cells.auxiliary) == (4, "zero", 0, True, 0.0)
+    assert EPOCHS["nasbench201"] == 200
 
 
 def test_the_cosine_schedule() -> None:

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import archscout
+from archscout.config import make_config
 from archscout.data import load
 from archscout.differentiable import stage
-from archscout.differentiable.stage import expected, halves, linear_costs, within_limits
+from archscout.differentiable.bilevel import Settings
+from archscout.differentiable.choice import relax
+from archscout.differentiable.pdarts import cap_skips, pdarts
+from archscout.differentiable.stage import (
+    TIMED,
+    excess_of,
+    expected,
+    halves,
+    linear_costs,
+    settings_of,
+    step_seconds,
+    within_limits,
+)
+from archscout.differentiable.tas import tas
 from archscout.errors import UserError
 from archscout.propose import Costing
-from archscout.spaces.nasbench201 import nasbench201
+from archscout.spaces import SPACES
+from archscout.spaces.nasbench201 import POOL, SKIP, nasbench201
 
 
 def tiny(input_shape, classes):
@@ -100,6 +116,108 @@ def test_a_linear_model_steers_and_the_count_decides() -> None:
     assert 3 in inside or 2 in inside  # not emptied
     with pytest.raises(UserError, match="raise the limits"):
         within_limits(Costing(space, {"params": 10.0}), choice, big)
+
+
+def test_what_is_never_derived_pays_nothing() -> None:
+    """None costs nothing, so that a choice of it would keep any limit; of rivals as many are counted as are kept."""
+    supernet = relax(tiny((3, 8, 8), 2), "darts")
+    table = torch.tensor([0.0, 0.0, 10.0, 90.0, 0.0]).expand(6, 5)
+    excess = excess_of({"params": (40.0, table)}, {"params": 100.0, "macs": 1.0}, supernet)
+    assert excess.limits == {"params": 100.0}  # the other has no model
+    logits = torch.zeros(6, 5)
+    found = excess(logits.softmax(1))
+    assert found.item() == pytest.approx(2 * (40 + 6 * 100 / 4 - 100) / 100)
+    logits[:, 0] = 20.0
+    assert excess(logits.softmax(1)).item() == pytest.approx(found.item(), rel=1e-4)
+    logits.requires_grad_()
+    excess(logits.softmax(1)).backward()
+    assert logits.grad[:, 0].abs().max() < 1e-6
+    alone = torch.zeros(6, 5)
+    alone[:, 0] = 1.0
+    assert torch.isfinite(excess(alone))
+    cells = relax(SPACES["darts"]((3, 32, 32), 10, channels=4, layers=3), "darts")
+    kept = excess_of({}, {}, cells).derivable(torch.full((28, 8), 0.125))
+    assert kept[:, 0].sum() == 0
+    assert kept.sum().item() == pytest.approx(16)  # two edges of four nodes of two cells
+
+
+def test_the_walk_keeps_the_nodes_that_the_choice_names() -> None:
+    """Two convolutions through the second node: the canonical form has them through the third, at other edges, of which
+    the choice says something else."""
+    space = tiny((3, 8, 8), 2)
+    begin, wanted = (3, 0, 0, 0, 3, 0), (2, 0, 0, 0, 2, 0)
+    assert space.canonical(begin) == (0, 3, 0, 0, 0, 3)
+    costing = Costing(space, {"params": Costing(space, {})(wanted)["params"]})
+    choice = torch.full((6, 5), 0.2)
+    choice[0] = torch.tensor([0.001, 0.02, 0.45, 0.5, 0.02])
+    choice[4] = torch.tensor([0.001, 0.02, 0.4, 0.5, 0.02])
+    choice[5] = torch.tensor([0.01, 0.9, 0.03, 0.05, 0.01])  # a skip, where the canonical form has a convolution
+    assert within_limits(costing, choice, begin) == wanted
+
+
+def test_pdarts_keeps_its_cap_on_skips_under_a_limit() -> None:
+    """Skips have no parameters and the largest weights; the limit would be kept by many of them."""
+    space = tiny((3, 8, 8), 2)
+    supernet = relax(space, "pdarts")
+    costing = Costing(space, {"params": Costing(space, {})((POOL,) * 6)["params"] + 700})
+    for seed in range(4):
+        logits = torch.rand(6, 5, generator=torch.Generator().manual_seed(seed))
+        logits[:, SKIP] += 0.4
+        choice = cap_skips(supernet, logits.softmax(1), 2)
+        arch = supernet.derive(choice)
+        moved = within_limits(costing, choice, arch, supernet=supernet, most_skips=2)
+        assert costing(moved)["violation"] <= 0
+        assert supernet.skips(moved) <= 2
+    part = load(images(64)).part("train")
+    found = pdarts(space, *halves(part, 0), epochs=1, batch_size=16, mean=(125.0,) * 3, std=(40.0,) * 3)
+    assert found.most_skips == 2
+    assert supernet.skips(found.arch) <= 2
+
+
+def test_what_is_timed_has_the_form_of_the_method() -> None:
+    """Two candidates per decision for tas; each depth of pdarts, with dropped skips and steps without alphas."""
+    part = load(images(64)).part("train")
+    halved = halves(part, 0)
+    seen: list[tuple[Any, Any]] = []
+
+    def spied(method):
+        def run(*parts, **options):
+            assert options["seed"] == 3
+            return method(*parts, **options)
+
+        return run
+
+    options = {"seed": 3, "mean": (125.0,) * 3, "std": (40.0,) * 3}
+    for method, space in ((pdarts, tiny((3, 8, 8), 2)), (tas, SPACES["resnet_shape"]((3, 8, 8), 2, depth=1, width=8))):
+        kinds = {"target": 0.5} if method is tas else {}
+        network = type(relax(space, method.__name__))
+        before = network.forward
+        seen.clear()
+
+        def forward(self, images, choice, *more, before=before):
+            seen.append((self, choice.detach()))
+            return before(self, images, choice, *more)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(network, "forward", forward)
+            took = step_seconds(spied(method), space, *halved, Settings(batch_size=8), {**options, **kinds})
+        assert 0 < took < 5
+        if method is tas:
+            assert len(seen) == 2 * TIMED
+            assert all(((choice > 0).sum(1) <= 2).all() for _, choice in seen)
+        else:
+            assert [net.cells_in_all for net in dict.fromkeys(net for net, _ in seen)] == [3, 6, 9]
+            assert len(seen) == 3 * (TIMED + 3)  # of six steps the last three have an architecture step
+
+
+def test_settings_follow_the_device_and_the_word_on_mirrors() -> None:
+    data = load(images())
+    for flip in ("auto", "yes", "no"):
+        config = make_config({"data": "digits", "out": "x", "flip": flip})
+        found = settings_of(config, data, 640, "darts")
+        assert found.flip == (bool(data.mirrors) if flip == "auto" else flip == "yes")
+        assert (found.precision, found.batch_size, found.arch_lr) == ("32-true", 64, 1e-2)
+    assert settings_of(config.model_copy(update={"device": "cuda"}), data, 80, "tas").precision == "bf16-mixed"
 
 
 def test_training_on_selected_images_is_audited_and_shown(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from test_darts import PLACE, Images
+from torch import nn
 
 from archscout.costs import COSTS
 from archscout.costs.trace import trace
@@ -14,7 +17,7 @@ from archscout.differentiable.tas import full_macs, into_band, tas, two_of
 from archscout.errors import UserError
 from archscout.spaces.plain import plain
 from archscout.spaces.resnet_shape import SHARES, macs_of, resnet_shape
-from archscout.supernets.resnet_shape import interpolated
+from archscout.supernets.resnet_shape import MixedConv, interpolated
 
 SHAPE = (3, 8, 8)
 SPACE = resnet_shape(SHAPE, 5, depth=2, width=8)
@@ -102,6 +105,41 @@ def test_a_search_ends_near_its_target() -> None:
     assert found.arch == SPACE.canonical(found.arch)
     with pytest.raises(UserError, match="target"):
         tas(SPACE, Images(8, 0), Images(8, 1), target=1.5, **PLACE)
+    with pytest.raises(UserError, match="temperature"):
+        tas(SPACE, Images(8, 0), Images(8, 1), target=0.5, temperature=(0.1, 5.0), **PLACE)
+
+
+class Whole(MixedConv):
+    """The same convolution with all channels computed."""
+
+    def forward(self, x, weights, given):
+        y = self.conv(x)
+        used = [i for i in range(len(SHARES)) if float(weights[i].detach()) > 0]
+        most = max(self.widths[i] for i in used)
+        total = sum(weights[i] * interpolated(self.norms[i](y[:, : self.widths[i]]), most) for i in used)
+        return nn.functional.pad(total, (0, 0, 0, 0, 0, y.shape[1] - most)), most
+
+
+def test_channels_that_are_not_computed_change_nothing() -> None:
+    torch.manual_seed(0)
+    supernet = SPACE.relax_of["tas"]()
+    other = copy.deepcopy(supernet)
+    for layer in other.layers.values():
+        layer.__class__ = Whole
+    images = torch.randn(4, *SHAPE)
+    for seed in range(8):
+        draw = torch.Generator().manual_seed(seed)
+        choice = two_of(supernet.logits().detach(), 1.0, draw)
+        answers = [net(images, choice) for net in (supernet, other)]
+        torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-5)
+        for net, answer in zip((supernet, other), answers, strict=True):
+            net.zero_grad()
+            answer.square().sum().backward()
+        for name, p in supernet.named_parameters():
+            twin = dict(other.named_parameters())[name].grad
+            assert (p.grad is None) == (twin is None), name
+            if twin is not None:
+                torch.testing.assert_close(p.grad, twin, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_a_penalty_steers_where_there_is_no_target() -> None:

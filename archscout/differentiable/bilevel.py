@@ -18,16 +18,22 @@ from torch import distributed as dist
 from torch.func import functional_call
 
 from archscout.augment import augment
-from archscout.checkpoint import read_checkpoint, write_checkpoint
+from archscout.checkpoint import mending, read_checkpoint, write_checkpoint
 from archscout.differentiable.choice import entropy, softmax, weights_of
 from archscout.errors import UserError
 from archscout.fit import Diverged, Part, mode_set, normaliser, threads_set
+from archscout.naming import word
 from archscout.seeds import generator_of, number_of
 from archscout.selection.drift import audit_selection
 from archscout.selection.full import Full
 from archscout.selection.selector import Selector
 
 log = logging.getLogger("archscout")
+#: Of the edges of a derived cell, the share of skips from which on the search is said to collapse. The cells that were
+#: published as good have two or three on eight edges (DARTS and P-DARTS, arXiv:1806.09055, arXiv:1904.12760); searches
+#: that failed end with skips on most edges (Zela et al. 2020, arXiv:1909.09656; Liang et al. 2019, arXiv:1909.06035).
+COLLAPSED = 0.5
+SETTLED = 20  # architecture steps before it is looked for: the first ones tell how the alphas were drawn
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Settings:
     every:         weight steps per architecture step.
     stop_skips:    ends the search when the derived cell has this many skips (Liang et al. 2019, arXiv:1909.06035).
     patience:      ends it when the derived architecture has been the same for this many epochs.
+                   Both look only at what comes after `wait`.
     flip, shift:   augmentation of the weight images, see augment.augment.
     report:        epochs between two entries of the history.
     precision:     "32-true", or "bf16-mixed": the supernet computes in bfloat16 where that is safe (torch.autocast);
@@ -94,9 +101,11 @@ SUMS = ("loss", "arch_loss", "hits", "images", "arch_steps")
 
 @dataclass
 class Story:
-    """What happened: `history`, entries {epoch, step, seconds, loss, arch_loss, accuracy, entropy, skips,
-    arch}; `alphas`, the choice after each of them; `seconds`; `stopped`, why it ended early; `audits` of a selection.
-    `sums`, `since` and `audited` are kept for the entries to come.
+    """What happened: `history`, entries {epoch, step, seconds, loss, arch_loss, accuracy, entropy, skips, arch, round,
+    share}, the last two of the weight images that the selector chose; `alphas`, the choice after each of them;
+    `seconds`; `stopped`, why it ended early; `audits` of a selection, each with the `epoch` in which it was made;
+    `collapsed`, {epoch, skips, edges} when skips first took half of the derived cell, see COLLAPSED, None if they did
+    not. `sums`, `since` and `audited` are kept for the entries to come.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -105,6 +114,7 @@ class Story:
     step: int = 0
     stopped: str | None = None
     audits: list[dict[str, Any]] = field(default_factory=list)
+    collapsed: dict[str, Any] | None = None
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SUMS, 0.0))
     since: float = 0.0
     audited: int = 0
@@ -133,6 +143,7 @@ def train_supernet(
     chooser: Chooser = plain_softmax,
     forward: Callable[..., Tensor] | None = None,
     penalty: Callable[[Tensor], Tensor] | None = None,
+    method: Mapping[str, Any] | None = None,
     threads: int = 1,
     device: str = "cpu",
     checkpoint: str | Path | None = None,
@@ -148,6 +159,7 @@ def train_supernet(
     chooser:   logits -> choice. forward: (supernet, images, choice, training, step) -> logits, for a method that
                changes it.
     penalty:   choice -> something added to the architecture loss, such as an expected latency.
+    method:    what makes this search another than one of the same settings: plain values, kept in the checkpoint.
     ends:      asked at each entry of the history; true ends the search.
 
     In several processes (torch.distributed, see several.py) each takes its share of every batch, gradients are
@@ -155,7 +167,8 @@ def train_supernet(
     share; so does the virtual step of order 2.
 
     The same arguments give the same alphas on the CPU, also if it is killed and resumed from `checkpoint`. Raises
-    Diverged for a loss that is not finite, UserError for parts that share an image.
+    Diverged for a loss that is not finite, UserError for parts that share an image and for a checkpoint of another
+    search: of other settings, seed, images, selectors, `method` or supernet.
     """
     disjoint(weight_part, arch_part)
     selector = selector or Full(weight_part, seed=seed)
@@ -181,7 +194,12 @@ def train_supernet(
     normalise = normaliser(mean, std, place)
     story = Story()
     feeds = [Feed(selector, weight_part, settings.batch_size), Feed(arch_selector, arch_part, settings.batch_size)]
-    identity = {"settings": repr(settings), "seed": seed, "images": [len(weight_part), len(arch_part)]}
+    identity = {
+        "settings": repr(settings), "seed": seed, "images": [len(weight_part), len(arch_part)],
+        "selectors": [[word(one), one.record.size] for one in (selector, arch_selector)],
+        "method": {name: repr(value) for name, value in (method or {}).items()},
+        "alphas": list(supernet.alphas.shape),
+    }  # fmt: skip
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         story = restore(path, identity, supernet, optimizer, architect, feeds)
@@ -252,8 +270,9 @@ def train_supernet(
                     choice = softmax(supernet.logits())
                 arch = supernet.derive(choice)
                 done = story.step / steps_per_epoch
-                if not story.history or tuple(story.history[-1]["arch"]) != arch:
-                    story.since = done
+                learned = done > settings.wait
+                if not learned or not story.history or tuple(story.history[-1]["arch"]) != arch:
+                    story.since = max(done, settings.wait)
                 story.alphas.append(choice.cpu().tolist())
                 skips = supernet.skips(arch) if hasattr(supernet, "skips") else 0
                 sums = story.sums
@@ -262,15 +281,25 @@ def train_supernet(
                         "epoch": done, "step": story.step, "seconds": time.monotonic() - began,
                         "loss": sums["loss"] / sums["images"], "accuracy": sums["hits"] / sums["images"],
                         "arch_loss": sums["arch_loss"] / max(1, sums["arch_steps"]), "entropy": entropy(choice),
-                        "skips": skips, "arch": list(arch),
+                        "skips": skips, "arch": list(arch), "round": selector.record.round,
+                        "share": len(selector.record.subset) / len(weight_part),
                     }
                 )  # fmt: skip
                 story.sums = dict.fromkeys(SUMS, 0.0)
+                edges = getattr(supernet, "edges", 0)
+                settled = len(range(math.ceil(settings.wait * steps_per_epoch), story.step, settings.every)) >= SETTLED
+                if story.collapsed is None and edges and settled and skips >= COLLAPSED * edges:
+                    story.collapsed = {"epoch": done, "skips": skips, "edges": edges}
+                    if rank == 0:
+                        log.warning(
+                            "the search collapses into skip connections: %d of %d edges in epoch %.3g", skips, edges,
+                            done,
+                        )  # fmt: skip
                 if on_progress is not None and rank == 0:
                     on_progress(story.history[-1])
-                if settings.stop_skips is not None and skips >= settings.stop_skips:
+                if learned and settings.stop_skips is not None and skips >= settings.stop_skips:
                     story.stopped = f"{skips} skips"
-                elif settings.patience is not None and done - story.since >= settings.patience:
+                elif learned and settings.patience is not None and done - story.since >= settings.patience:
                     story.stopped = f"the same architecture for {done - story.since:g} epochs"
                 elif mean_of_all(float(rank == 0 and ends()), place) > 0:
                     story.stopped = "told to"
@@ -278,7 +307,7 @@ def train_supernet(
                     story.audited = selector.record.spent
                     right = _right(supernet, weight_part, normalise, choice, run, story.step)
                     found = audit_selection(selector, right)
-                    story.audits.append(found.to_json())
+                    story.audits.append({**found.to_json(), "epoch": done})
                     if found.drifted and rank == 0:
                         log.warning("%s", found)
             if path is not None and time.monotonic() - saved >= every_seconds:
@@ -532,7 +561,10 @@ def restore(
 ) -> Story:
     """Puts a checkpoint back; raises UserError if it is of another search or unreadable."""
     content = read_checkpoint(path, identity)
-    supernet.load_state_dict(content["supernet"])
+    try:
+        supernet.load_state_dict(content["supernet"])
+    except RuntimeError as error:
+        raise UserError(f"checkpoint '{path}' is of another supernet ({str(error)[:200]}); {mending(path)}") from None
     optimizer.load_state_dict(content["optimizer"])
     architect.load_state_dict(content["architect"])
     for feed, kept in zip(feeds, content["feeds"], strict=True):

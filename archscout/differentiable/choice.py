@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -25,7 +25,9 @@ class Supernet(Protocol):
 
     Where the rows of a choice are not the decisions of the space, it has too: `chosen`, Arch -> float (decisions,
     options), one at what the architecture has; where derive keeps only some decisions: `rivals`, groups of decisions of
-    which it keeps two, and `never`, the option it never takes.
+    which it keeps two, and `never`, the option it never takes. Where options are skip connections: `skips`, Arch -> how
+    many its cell has, and `edges`, of how many. `labels`, the names of its rows and of their options, are for reports.
+    For pdarts, see Progressive.
     """
 
     alphas: nn.Parameter
@@ -39,18 +41,39 @@ class Supernet(Protocol):
     def discrete(self, arch: Arch) -> nn.Module: ...
 
 
-def relax(space: SearchSpace, method: str, **options: Any) -> Any:
-    """The supernet of a space for a differentiable method.
+@runtime_checkable
+class Progressive(Supernet, Protocol):
+    """What pdarts wants of a supernet besides; it makes one with the options `cells` and `allowed` for each stage.
 
-    Raises UserError where the space has none, with the pairs there are.
+    allowed:       per decision, the options that it has; its logits are -inf elsewhere.
+    cells_in_all:  how many cells the network has.
+    is_skip:       (decision, option) -> whether that is a skip connection that the cap counts.
+    forward:       takes skip_keep too: for each cell float (decisions, N), by which the skips of an image are
+                   multiplied; None for ones.
     """
-    make = (space.relax_of or {}).get(method)
-    if make is None:
+
+    allowed: Sequence[Sequence[int]]
+    cells_in_all: int
+    edges: int
+
+    def skips(self, arch: Arch) -> int: ...
+
+    def is_skip(self, decision: int, option: int) -> bool: ...
+
+
+def relax(space: SearchSpace, method: str, **options: Any) -> Any:
+    """The supernet of a space for a differentiable method; see require_supernet for what it raises."""
+    require_supernet(space, method)
+    return (space.relax_of or {})[method](**options)
+
+
+def require_supernet(space: SearchSpace, method: str) -> None:
+    """Raises UserError where a space has no supernet for a method, with the spaces that have one."""
+    if method not in (space.relax_of or {}):
         raise UserError(
             f"{method} cannot search space '{space.name}'; it can search {supported(method) or 'no space'}. "
             "A space of your own supports it by relax_of={'" + method + "': function of a supernet}"
         )
-    return make(**options)
 
 
 def supported(method: str) -> str:
@@ -88,6 +111,16 @@ def chosen(supernet: Any, arch: Arch, count: int) -> Tensor:
     return supernet.chosen(arch) if hasattr(supernet, "chosen") else one_hot(arch, count)
 
 
+def labels_of(space: SearchSpace, supernet: Any) -> list[tuple[str, list[str]]]:
+    """The name of each row of a choice and the names of its options."""
+    if hasattr(supernet, "labels"):
+        return list(supernet.labels)
+    return [
+        (name, [f"{option:g}" if isinstance(option, float) else str(option) for option in options])
+        for name, options in space.choices.items()
+    ]
+
+
 def entropy(choice: Tensor) -> float:
     """The mean entropy over decisions in nats, as a share of that of equal weights: 1 undecided, 0 decided."""
     chance = choice.detach().double()
@@ -98,6 +131,3 @@ def entropy(choice: Tensor) -> float:
 def weights_of(supernet: nn.Module) -> list[nn.Parameter]:
     """The parameters that are trained on the weight data: all but the alphas."""
     return [p for name, p in supernet.named_parameters() if name != "alphas"]
-
-
-Chooser = Callable[[Tensor], Tensor]

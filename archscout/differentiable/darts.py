@@ -22,13 +22,17 @@ from archscout.space import Arch, SearchSpace
 class Found:
     """What a differentiable search gives: the architecture, the supernet it was derived from, and how it went.
 
-    options: those with which choice.relax makes such a supernet again.
+    choice:     what the method decided by, float (decisions, options) on the CPU.
+    options:    those with which choice.relax makes such a supernet again.
+    most_skips: how many skips the method allows an architecture, None where it does not count them.
     """
 
     arch: Arch
     supernet: Any
     story: Story
+    choice: Tensor
     options: dict[str, Any] = field(default_factory=dict)
+    most_skips: int | None = None
 
 
 def darts(
@@ -76,16 +80,19 @@ def darts(
         torch.manual_seed(seed)
         network = relax(space, "darts", **(supernet or {}))
     chooser = plain_softmax if sample == "softmax" else gumbel_chooser(temperature)
+    mine: dict[str, Any] = {"name": "darts", "space": space.name, "sample": sample, "supernet": supernet or {}}
+    if sample == "gumbel":
+        mine["temperature"] = tuple(temperature)
     story = train_supernet(
         network, weight_data, arch_data, settings, seed=seed, mean=mean, std=std, selector=selector,
-        arch_selector=arch_selector, chooser=chooser, penalty=penalty, threads=threads, device=device,
+        arch_selector=arch_selector, chooser=chooser, penalty=penalty, method=mine, threads=threads, device=device,
         checkpoint=checkpoint, audit_every=audit_every, on_progress=on_progress, ends=ends,
     )  # fmt: skip
     with torch.no_grad():
         choice = softmax(network.logits())
     if decide == "perturbation":
         choice = by_perturbation(network, choice, arch_data, mean=mean, std=std, seed=seed, device=device)
-    return Found(network.derive(choice), network, story, dict(supernet or {}))
+    return Found(network.derive(choice), network, story, choice.cpu(), dict(supernet or {}))
 
 
 def with_more(settings: Settings, more: dict[str, Any]) -> Settings:
@@ -97,14 +104,20 @@ def with_more(settings: Settings, more: dict[str, Any]) -> Settings:
     return replace(settings, **more)
 
 
-def gumbel_chooser(temperature: tuple[float, float]) -> Callable[[Tensor, torch.Generator, float], Tensor]:
-    """A choice that draws one option per decision, at a temperature that falls from the first to the second number."""
+def falling(temperature: tuple[float, float]) -> Callable[[float], float]:
+    """Progress from 0 to 1 -> a temperature that falls geometrically from the first to the second number."""
     high, low = temperature
     if not 0 < low <= high:
         raise UserError(f"the temperature falls from a number to a smaller one above 0, got {high} and {low}")
+    return lambda progress: high * (low / high) ** progress
+
+
+def gumbel_chooser(temperature: tuple[float, float]) -> Callable[[Tensor, torch.Generator, float], Tensor]:
+    """A choice that draws one option per decision, at a temperature that falls from the first to the second number."""
+    heat = falling(temperature)
 
     def choose(logits: Tensor, generator: torch.Generator, progress: float) -> Tensor:
-        return gumbel(logits, high * (low / high) ** progress, generator, hard=True)
+        return gumbel(logits, heat(progress), generator, hard=True)
 
     return choose
 

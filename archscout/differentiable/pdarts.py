@@ -36,6 +36,9 @@ class Schedule:
             )
 
 
+#: The published search on CIFAR-10: of each stage 25 epochs, batches of 96, a rate that falls to 0, 6e-4 on the alphas;
+#: what is not named here is as in DARTS. The images are cropped and mirrored there, see `flip` and `shift`.
+PUBLISHED = Settings(epochs=25.0, batch_size=96, lr_end=0.0, arch_lr=6e-4)
 SCHEDULES = {  # by the name of the space; that of darts is the published one
     "darts": Schedule((5, 11, 17), (8, 5, 3), (0.0, 0.4, 0.7)),
     "nasbench201": Schedule((1, 2, 3), (5, 3, 2), (0.0, 0.4, 0.7)),
@@ -81,13 +84,13 @@ def pdarts(
     supernet:   options of the space's supernets, such as channels; see DARTS.
     checkpoint: file beside which each stage keeps one of its own; a search that was killed goes on from the last.
     ends:       asked at each entry of the history; true ends the stage that is under way, and so each later one.
-    settings:   of each stage; `epochs` are those of one stage (25 in the paper). **more are single fields of it.
+    settings:   of each stage, default PUBLISHED; `epochs` are those of one stage. **more are single fields of it.
 
     Costs the sum over stages; a deeper supernet pays for fewer options. Source: Chen, Xie, Wu and Tian 2019,
     arXiv:1904.12760.
     """
     schedule = with_given(space, depths, options, dropout)
-    settings = with_more(settings or Settings(arch_lr=6e-4), more)
+    settings = with_more(settings or PUBLISHED, more)
     settings = replace(settings, wait=wait * settings.epochs)
     allowed: list[tuple[int, ...]] | None = None
     whole = Story()
@@ -106,14 +109,16 @@ def pdarts(
             selector=make_selector(weight_data, stage) if make_selector else None,
             arch_selector=make_arch_selector(arch_data, stage) if make_arch_selector else None,
             forward=skip_dropout(network, rate, seed + stage, settings, len(weight_data)), penalty=penalty,
-            threads=threads, device=device, checkpoint=of_stage(checkpoint, stage), audit_every=audit_every,
-            on_progress=on_progress, ends=ends,
+            method={"name": "pdarts", "space": space.name, "dropout": rate, **made}, threads=threads, device=device,
+            checkpoint=of_stage(checkpoint, stage), audit_every=audit_every, on_progress=on_progress, ends=ends,
         )  # fmt: skip
         shift = whole.seconds
         for entry in story.history:
             whole.history.append({**entry, "stage": stage, "seconds": entry["seconds"] + shift})
         whole.alphas += story.alphas
-        whole.audits += story.audits
+        whole.audits += [{**audit, "stage": stage} for audit in story.audits]
+        if whole.collapsed is None and story.collapsed is not None:
+            whole.collapsed = {**story.collapsed, "stage": stage}
         whole.stopped = story.stopped
         whole.seconds += story.seconds
         whole.step += story.step
@@ -121,7 +126,8 @@ def pdarts(
             choice = softmax(network.logits())
         if stage + 1 < len(schedule.depths):
             allowed = strongest(choice, network.allowed, schedule.options[stage + 1])
-    return Found(network.derive(cap_skips(network, choice, most_skips)), network, whole, made)
+    choice = cap_skips(network, choice, most_skips)
+    return Found(network.derive(choice), network, whole, choice.cpu(), made, most_skips)
 
 
 def of_stage(checkpoint: str | Path | None, stage: int) -> Path | None:

@@ -35,10 +35,11 @@ def on_several(method: Callable[..., Found], devices: int, space: SearchSpace, *
         raise UserError(f"{devices} GPUs were asked for, this machine has {torch.cuda.device_count()}")
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(_work, (folder, devices, method, space, parts, options), nprocs=devices)
-        arch, weights, made, story = torch.load(Path(folder) / "answer.pt", weights_only=True, map_location="cpu")
+        answer = torch.load(Path(folder) / "answer.pt", weights_only=True, map_location="cpu")
+    arch, weights, made, story, choice, most_skips = answer
     supernet = relax(space, word(method), **made)
     supernet.load_state_dict(weights)
-    return Found(tuple(arch), supernet, Story(**story), made)
+    return Found(tuple(arch), supernet, Story(**story), choice, made, most_skips)
 
 
 def _work(
@@ -55,7 +56,7 @@ def _work(
         found = method(space, *parts, **options)
         if rank == 0:
             content = (list(found.arch), found.supernet.state_dict(), found.options, asdict(found.story))
-            torch.save(content, Path(folder) / "answer.pt")
+            torch.save((*content, found.choice, found.most_skips), Path(folder) / "answer.pt")
         dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from torch import Tensor
 from archscout.config import Config
 from archscout.costs import COSTS
 from archscout.data import Data, Part
-from archscout.differentiable.bilevel import Settings, train_supernet
-from archscout.differentiable.choice import chosen, relax
+from archscout.differentiable.bilevel import Settings
+from archscout.differentiable.choice import chosen, labels_of, relax
 from archscout.differentiable.several import on_several
 from archscout.differentiable.tas import full_macs
 from archscout.errors import UserError
@@ -33,6 +34,7 @@ from archscout.split import split
 log = logging.getLogger("archscout")
 EPOCHS = 25.0  # of a search given by counts
 TRIES = 4  # architectures that one supernet may give
+TIMED = 6  # steps that a timing takes
 CHEAPER = 0.8  # of what an architecture costs on the device may the next one cost
 #: a search of minutes has hundreds of steps, the published ones tens of thousands; measured: docs/plans/dds_search.md
 RATES: dict[str, dict[str, Any]] = {
@@ -65,33 +67,29 @@ def search_supernet(
     supernet = relax(space, name)  # refuses an unsupported pair before anything is computed
     part = data.part("train")
     weight_part, arch_part = halves(part, config.seed)
-    settings = Settings(
-        flip=bool(data.mirrors), batch_size=64 if len(weight_part) >= 640 else 16, **RATES.get(name, {}),
-    )  # fmt: skip
+    settings = settings_of(config, data, len(weight_part), name)
+    options: dict[str, Any] = {
+        "seed": config.seed, "mean": data.mean, "std": data.std, "threads": config.train_threads,
+        "device": config.device,
+    }  # fmt: skip
+    if name == "tas":
+        options["target"] = tas_target(space, costing.limits)
     if seconds is None:
         epochs = EPOCHS
     else:
         step = run.once(
             "supernet-rate",
-            lambda: {"seconds": step_seconds(space, name, data, weight_part, arch_part, settings, config)},
+            lambda: {"seconds": step_seconds(method, space, weight_part, arch_part, settings, options)},
         )["seconds"]
         epochs = max(seconds / step, 4) * settings.batch_size / len(weight_part)
-    surrogate = linear_costs(costing, np.random.default_rng([config.seed, 3]), supernet=supernet)
-    limits = {k: v for k, v in costing.limits.items() if k in surrogate}
     several = config.devices > 1  # processes of their own, to which the bar cannot travel
     choosing = partial(selector_of, select=select, seed=config.seed, share=config.share, cache=embeddings)
     stages = 3 if name == "pdarts" else 1
-    options: dict[str, Any] = {
-        "seed": config.seed, "mean": data.mean, "std": data.std, "threads": config.train_threads,
-        "device": config.device, "penalty": Excess({k: surrogate[k] for k in limits}, limits),
+    options |= {
         "settings": replace(settings, epochs=epochs / stages, report=min(1.0, epochs / stages / 10)),
         "checkpoint": run.folder / "checkpoints" / "supernet.pt",
-        "audit_every": None if select == "full" else epochs / stages / 5,
+        "audit_every": None if select == "full" else max(1.0, epochs / stages / 5),
     }  # fmt: skip
-    if name == "tas":
-        options["target"] = tas_target(space, costing.limits)
-    if seconds is not None:
-        options["ends"] = Deadline(time.monotonic() + 1.1 * seconds)
     if name == "pdarts":
         options |= {"make_selector": choosing, "make_arch_selector": choosing}
     else:
@@ -113,27 +111,45 @@ def search_supernet(
                 )
                 seen[0] = entry["epoch"]
 
+            models = linear_costs(costing, np.random.default_rng([config.seed, 3]), supernet=supernet)
+            options["penalty"] = excess_of(models, costing.limits, supernet)
+            if seconds is not None:
+                options["ends"] = Deadline(time.monotonic() + 1.1 * seconds)
             if several:
                 found = on_several(method, config.devices, space, weight_part, arch_part, **options)
             else:
                 found = method(space, weight_part, arch_part, on_progress=shown, **options)
-        with torch.no_grad():
-            choice = found.supernet.logits().softmax(-1).cpu()
-        arch = within_limits(costing, choice, found.arch, supernet=supernet)
+        arch = within_limits(costing, found.choice, found.arch, supernet=supernet, most_skips=found.most_skips)
+        derived, moved = (space.format(space.canonical(one)) for one in (found.arch, arch))
         return {
-            "method": name, "arch": space.format(arch), "derived": space.format(found.arch), "epochs": epochs,
-            "story": asdict(found.story), "selector": "full" if select == "full" else word(select),
-            "choice": choice.tolist(),
+            "method": name, "arch": moved, "derived": derived, "epochs": epochs, "story": asdict(found.story),
+            "selector": "full" if select == "full" else word(select), "choice": found.choice.tolist(),
+            "options": list(arch), "most_skips": found.most_skips, "labels": labels_of(space, supernet),
+            "skips": supernet.skips(arch) if hasattr(supernet, "skips") else None,
         }  # fmt: skip
 
     found = run.once("supernet", work)
-    first = space.parse(found["arch"])
-    yield first
-    if "choice" in found:
-        yield from cheaper(costing, torch.tensor(found["choice"]), first, supernet)
+    if "options" not in found:  # a log from before they were kept
+        yield space.parse(found["arch"])
+        return
+    first = tuple(found["options"])
+    yield space.canonical(first)
+    for arch in cheaper(costing, torch.tensor(found["choice"]), first, supernet, found["most_skips"]):
+        yield space.canonical(arch)
 
 
-def cheaper(costing: Costing, choice: Tensor, arch: Arch, supernet: Any = None) -> Iterator[Arch]:
+def settings_of(config: Config, data: Data, images: int, name: str) -> Settings:
+    """How a method trains its supernet on so many images, but for the epochs."""
+    return Settings(
+        flip=bool(data.mirrors) if config.flip == "auto" else config.flip == "yes",
+        batch_size=64 if images >= 640 else 16,
+        precision="bf16-mixed" if config.device.startswith("cuda") else "32-true", **RATES.get(name, {}),
+    )  # fmt: skip
+
+
+def cheaper(
+    costing: Costing, choice: Tensor, arch: Arch, supernet: Any = None, most_skips: int | None = None
+) -> Iterator[Arch]:
     """What the same choice gives when less and less is allowed of the limited costs of a device; at most TRIES - 1.
 
     Each costs at most CHEAPER of the one before, at the safe end of what is predicted, and is moved as little as that
@@ -147,7 +163,7 @@ def cheaper(costing: Costing, choice: Tensor, arch: Arch, supernet: Any = None) 
         costs = costing.upper(costing(arch))
         costing = costing.within({**costing.limits, **{name: CHEAPER * costs[name] for name in names}})
         try:
-            arch = within_limits(costing, choice, arch, supernet=supernet)
+            arch = within_limits(costing, choice, arch, supernet=supernet, most_skips=most_skips)
         except UserError:
             return
         yield arch
@@ -162,15 +178,37 @@ def selector_of(part: Part, number: int, *, select: Any, seed: int, share: float
 class Excess:
     """A penalty: twice the sum of the shares by which expected costs exceed their limits.
 
-    models: of each cost, see linear_costs. A class, so that it travels to other processes.
+    models: of each cost, see linear_costs.  never, rivals: of the supernet, see choice.Supernet. What is never derived
+    takes no part in the expectation, and of rivals two are counted. A class, so that it travels to other processes.
     """
 
     models: Mapping[str, tuple[float, Tensor]]
     limits: Mapping[str, float]
+    never: int | None = None
+    rivals: tuple[tuple[int, ...], ...] = ()
+
+    def derivable(self, choice: Tensor) -> Tensor:
+        """The choice (decisions, options) among what can be derived; rows of rivals have the chance to be kept."""
+        if self.never is not None:
+            kept = torch.ones_like(choice)
+            kept[:, self.never] = 0.0
+            choice = choice * kept
+            choice = choice / choice.sum(1, keepdim=True).clamp(min=1e-12)
+        stays = torch.ones(len(choice), 1, device=choice.device)
+        for decisions in self.rivals:
+            stays[list(decisions)] = min(1.0, 2 / len(decisions))
+        return choice * stays
 
     def __call__(self, choice: Tensor) -> Tensor:
+        choice = self.derivable(choice)
         over = [torch.relu(expected(self.models[key], choice) / limit - 1) for key, limit in self.limits.items()]
         return 2.0 * torch.stack(over).sum() if over else choice.sum() * 0
+
+
+def excess_of(models: Mapping[str, tuple[float, Tensor]], limits: Mapping[str, float], supernet: Any) -> Excess:
+    """The penalty of the limits on costs that have a model, for the choice of a supernet."""
+    known = {name: limit for name, limit in limits.items() if name in models}
+    return Excess(models, known, getattr(supernet, "never", None), tuple(getattr(supernet, "rivals", ())))
 
 
 @dataclass(frozen=True)
@@ -198,25 +236,28 @@ def halves(part: Part, seed: int) -> tuple[Part, Part]:
 
 
 def step_seconds(
-    space: SearchSpace, name: str, data: Data, weight_part: Part, arch_part: Part, settings: Settings, config: Config
+    method: Callable[..., Any],
+    space: SearchSpace,
+    weight_part: Part,
+    arch_part: Part,
+    settings: Settings,
+    options: Mapping[str, Any],
 ) -> float:
-    """Seconds of one step of weights and architecture, measured on three."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = relax(space, name)
-    share = 4 * settings.batch_size / len(weight_part)
-    times: list[float] = []
+    """Seconds of one step of weights and architecture: the method itself, for TIMED steps or as many in each stage.
 
-    def tick(net: Any, images: Tensor, choice: Tensor, training: bool, step: int) -> Tensor:
-        times.append(time.monotonic())
-        return net(images, choice)
-
-    train_supernet(
-        network, weight_part, arch_part, replace(settings, epochs=share), seed=0, mean=data.mean, std=data.std,
-        threads=config.train_threads, device=config.device, forward=tick,
-    )  # fmt: skip
-    begun = times[::2]  # a step calls the network twice
-    return float(np.median(np.diff(begun))) if len(begun) > 1 else 1.0
+    Steps with and without an architecture step are apart, and so are stages, of each the median; the first of a stage
+    is left out.
+    """
+    batches = max(1, round(len(weight_part) / settings.batch_size))
+    few = replace(settings, epochs=TIMED / batches, report=1 / batches)
+    found = method(space, weight_part, arch_part, settings=few, **options)
+    times: dict[tuple[int, bool], list[float]] = {}
+    for before, row in pairwise(found.story.history):
+        if row["step"] > 1:
+            kind = (row.get("stage", 0), row["arch_loss"] > 0)
+            times.setdefault(kind, []).append(row["seconds"] - before["seconds"])
+    count = sum(len(some) for some in times.values())
+    return sum(len(some) * float(np.median(some)) for some in times.values()) / count if count else 1.0
 
 
 def tas_target(space: SearchSpace, limits: Mapping[str, float]) -> float | None:
@@ -266,14 +307,24 @@ def expected(model: tuple[float, Tensor], choice: Tensor) -> Tensor:
     return base + (choice[:, : table.shape[1]] * table.to(choice)).sum()
 
 
-def within_limits(costing: Costing, choice: Tensor, arch: Arch, steps: int = 60, supernet: Any = None) -> Arch:
+def within_limits(
+    costing: Costing,
+    choice: Tensor,
+    arch: Arch,
+    steps: int = 60,
+    supernet: Any = None,
+    most_skips: int | None = None,
+) -> Arch:
     """The architecture, moved within the limits where it is not: per step the change that loses least log weight.
 
-    supernet: whose choice it is, where its rows are not the decisions of the space. Raises UserError if no sequence of
-    single changes that lower the violation leads there.
+    It is not in canonical form, whose nodes may be other ones than those that the rows of the choice name.
+    supernet: whose choice it is, where its rows are not the decisions of the space. most_skips: how many skips it may
+    end with, more only where it begins with more. Raises UserError if no sequence of single changes that lower the
+    violation leads there.
     """
     logs = choice.detach().clamp(min=1e-12).log().cpu().numpy()
     widths = [len(options) for options in costing.space.choices.values()]
+    most = None if most_skips is None else max(most_skips, skips_of(supernet, arch))
 
     def weight(picked: Arch) -> float:
         return float((logs * chosen(supernet, picked, logs.shape[1]).numpy()).sum())
@@ -285,17 +336,24 @@ def within_limits(costing: Costing, choice: Tensor, arch: Arch, steps: int = 60,
         moves = []
         for decision, width in enumerate(widths):
             for option in range(width):
-                raw = (*arch[:decision], option, *arch[decision + 1 :])
-                trial = raw if hasattr(supernet, "chosen") else costing.space.canonical(raw)  # whose rows name nodes
+                trial = (*arch[:decision], option, *arch[decision + 1 :])
+                if most is not None and skips_of(supernet, trial) > most:
+                    continue
                 gain = now - costing(trial)["violation"]
                 if gain > 1e-12:
-                    moves.append((max(weight(arch) - weight(raw), 1e-3) / gain, trial))
+                    moves.append((max(weight(arch) - weight(trial), 1e-3) / gain, trial))
         if not moves:
             break
         arch = min(moves)[1]
     if costing(arch)["violation"] <= 0:
         return arch
+    capped = "" if most is None else f", of those with at most {most} skip connections"
     raise UserError(
-        f"the search ended at {costing.space.format(arch)}, which exceeds the limits and has no neighbour nearer to "
-        f"them ({math.ceil(100 * costing(arch)['violation'])} % over); raise the limits"
+        f"the search ended at {costing.space.format(costing.space.canonical(arch))}, which exceeds the limits and has "
+        f"no neighbour nearer to them{capped} ({math.ceil(100 * costing(arch)['violation'])} % over); raise the limits"
     )
+
+
+def skips_of(supernet: Any, arch: Arch) -> int:
+    """How many skips an architecture has by the count of its supernet; 0 where that counts none."""
+    return int(supernet.skips(arch)) if hasattr(supernet, "skips") else 0

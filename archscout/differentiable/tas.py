@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archscout.differentiable.bilevel import Settings, train_supernet
 from archscout.differentiable.choice import relax, softmax
-from archscout.differentiable.darts import Found, with_more
+from archscout.differentiable.darts import Found, falling, with_more
 from archscout.errors import UserError
 from archscout.fit import Part
 from archscout.selection.selector import Selector
@@ -58,6 +58,7 @@ def tas(
     """
     if (target is not None and not 0 < target < 1) or not 0 < tolerance < 1:
         raise UserError(f"tas wants target and tolerance between 0 and 1, got {target} and {tolerance}")
+    heat = falling(temperature)
     settings = with_more(settings or Settings(lr=0.1, weight_decay=5e-4, arch_lr=1e-3), more)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -77,21 +78,25 @@ def tas(
             return extra - strength * torch.log(cost / wanted)
         return extra
 
-    high, low = temperature
-
     def chooser(logits: Tensor, generator: torch.Generator, progress: float) -> Tensor:
-        return two_of(logits, high * (low / high) ** progress, generator)
+        return two_of(logits, heat(progress), generator)
 
+    mine = {
+        "name": "tas", "space": space.name, "target": target, "tolerance": tolerance, "strength": strength,
+        "temperature": tuple(temperature),
+    }  # fmt: skip
     story = train_supernet(
         network, weight_data, arch_data, settings, seed=seed, mean=mean, std=std, selector=selector,
-        arch_selector=arch_selector, chooser=chooser, penalty=steered, threads=threads, device=device,
+        arch_selector=arch_selector, chooser=chooser, penalty=steered, method=mine, threads=threads, device=device,
         checkpoint=checkpoint, audit_every=audit_every, on_progress=on_progress, ends=ends,
     )  # fmt: skip
     with torch.no_grad():
         choice = softmax(network.logits())
     if wanted is None:
-        return Found(network.derive(choice), network, story)
-    return Found(into_band(network, choice, wanted * (1 - tolerance), wanted * (1 + tolerance)), network, story)
+        arch = network.derive(choice)
+    else:
+        arch = into_band(network, choice, wanted * (1 - tolerance), wanted * (1 + tolerance))
+    return Found(arch, network, story, choice.cpu())
 
 
 def full_macs(network: Any) -> float:

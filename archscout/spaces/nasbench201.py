@@ -42,7 +42,7 @@ def nasbench201(input_shape: Shape, classes: int, channels: int = 16, cells: int
         arch = canonical(tuple(OPS.index(op) for op in picks.values()))
         return Network(arch, input_shape, classes, channels, cells)
 
-    def relax(cells: int = cells, **options: Any) -> nn.Module:
+    def relax(cells: int = cells, channels: int = channels, **options: Any) -> nn.Module:
         from archscout.supernets.nasbench201 import SuperNetwork
 
         return SuperNetwork(input_shape, classes, channels, cells, **options)

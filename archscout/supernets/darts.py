@@ -13,11 +13,13 @@ from archscout.errors import UserError
 from archscout.space import Arch, Shape
 from archscout.spaces.darts import (
     AVG,
+    KINDS,
     MAX,
     NODES,
     NONE,
     OPS,
     SKIP,
+    WORDS,
     FactorizedReduction,
     Network,
     Place,
@@ -114,6 +116,8 @@ class SuperNetwork(nn.Module):
         for node in NODES
     )  # decisions of which derive keeps two
     never = NONE  # the option that derive never takes
+    labels = tuple((f"{kind} {source}->{node}", list(WORDS)) for kind in KINDS for source, node in EDGES)
+    edges = WANTED * len(NODES)  # of the normal cell of an architecture, whose skips are counted
 
     def __init__(
         self,

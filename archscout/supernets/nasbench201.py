@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from archscout.errors import UserError
 from archscout.space import Arch, Shape
 from archscout.spaces.nasbench201 import EDGES, OPS, Network, skeleton
 
@@ -91,6 +92,7 @@ class SuperNetwork(nn.Module):
     """The whole skeleton with mixed cells; `alphas` (6, 5) are shared by all cells."""
 
     never = NONE  # see choice.Supernet
+    edges = len(EDGES)
 
     def __init__(
         self,
@@ -101,6 +103,8 @@ class SuperNetwork(nn.Module):
         allowed: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
+        if channels < 1 or cells < 1:
+            raise UserError(f"a supernet of nasbench201 wants channels >= 1 and cells >= 1, got {channels} and {cells}")
         allowed = [range(len(OPS))] * len(EDGES) if allowed is None else allowed
         self.arguments = (input_shape, classes, channels, cells)
         self.cells_in_all = 3 * cells

@@ -18,7 +18,7 @@ class MixedConv(nn.Module):
 
     For each width that the choice gives weight, the first so many channels pass a batch normalisation of their own; the
     results are brought to the widest of them by averaging neighbouring channels (channel-wise interpolation), weighted
-    and added. The channels above are zero.
+    and added. The channels above are zero, and not computed.
     """
 
     def __init__(self, inputs: int, full: int, stride: int) -> None:
@@ -27,17 +27,18 @@ class MixedConv(nn.Module):
         self.conv = nn.Conv2d(inputs, full, 3, stride, 1, bias=False)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in self.widths)
 
-    def forward(self, x: Tensor, weights: Tensor) -> tuple[Tensor, int]:
-        """weights (8,). Returns the map and its number of channels that are in use."""
-        y = self.conv(x)
+    def forward(self, x: Tensor, weights: Tensor, given: int) -> tuple[Tensor, int]:
+        """weights (8,); x is zero behind its first `given` channels. Returns the map and how many channels it uses."""
         used = [i for i in range(len(SHARES)) if float(weights[i].detach()) > 0]
         most = max(self.widths[i] for i in used)
+        kernel = self.conv.weight[:most, :given]
+        y = F.conv2d(x[:, :given], kernel, stride=self.conv.stride, padding=self.conv.padding)
         total: Tensor | None = None
         for i in used:
             part = weights[i] * interpolated(self.norms[i](y[:, : self.widths[i]]), most)
             total = part if total is None else total + part
         assert total is not None
-        return F.pad(total, (0, 0, 0, 0, 0, y.shape[1] - most)), most
+        return F.pad(total, (0, 0, 0, 0, 0, self.conv.out_channels - most)), most
 
 
 def interpolated(x: Tensor, channels: int) -> Tensor:
@@ -83,22 +84,24 @@ class SuperNetwork(nn.Module):
     def forward(self, images: Tensor, choice: Tensor) -> Tensor:
         depth = self.arguments[2]
         rows = {name: choice[3 + place] for place, name in enumerate(self.names)}
-        x, _ = self.layers["stem"](images, rows["stem"])
+        x, given = self.layers["stem"](images, rows["stem"], images.shape[1])
         x = F.relu(x)
         for s in (1, 2, 3):
             out: Tensor | None = None
+            widest = 0
             deepest = max(d for d in range(depth) if float(choice[s - 1, d].detach()) > 0)
             for b in range(1, deepest + 2):
                 stride = 2 if s > 1 and b == 1 else 1
-                y, _ = self.layers[f"{s}_{b}_a"](x, rows[f"{s}.{b}.a"])
-                y, used = self.layers[f"{s}_{b}_b"](F.relu(y), rows[f"{s}.{b}.b"])
+                y, inner = self.layers[f"{s}_{b}_a"](x, rows[f"{s}.{b}.a"], given)
+                y, used = self.layers[f"{s}_{b}_b"](F.relu(y), rows[f"{s}.{b}.b"], inner)
                 beside = fitted(x, y.shape[1], stride)
                 beside = F.pad(beside[:, :used], (0, 0, 0, 0, 0, y.shape[1] - used))
                 x = F.relu(y + beside)
                 part = choice[s - 1, b - 1] * x
                 out = part if out is None else out + part
+                given, widest = used, max(widest, used)
             assert out is not None
-            x = out
+            x, given = out, widest
         return self.classifier(x.mean((2, 3)))
 
     def derive(self, choice: Tensor) -> Arch:
