@@ -517,8 +517,11 @@ def selected_trainings(events: Mapping[str, Any], config: Mapping[str, Any]) -> 
 
     if found := events.get("supernet"):
         story, stages = found["story"], 3 if found["method"] == "pdarts" else 1
-        numbers = {row.get("stage", 0): row["round"] for row in story["history"] if "round" in row}
-        logged = sum(numbers.values()) / story["history"][-1]["epoch"] if numbers else None
+        history, audits, images = story.get("history") or [], story.get("audits") or [], story.get("audited", 0)
+        numbers = {row.get("stage", 0): row["round"] for row in history if "round" in row}
+        logged = sum(audits[-1]["images"]) * audits[-1]["round"] / images if audits and images else None
+        if numbers:
+            logged = sum(numbers.values()) / history[-1]["epoch"]
         yield "score", story["seconds"], logged or times(found["epochs"] / stages)
     short = [events[key] for key in events if key.startswith("short/")]
     rounds = [done for record in events.get("verified") or [] for done in record["rounds"]]

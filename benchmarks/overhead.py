@@ -163,7 +163,7 @@ def main() -> None:
     options = parser.parse_args()
     name = "overhead_quick.json" if options.quick else "overhead.json"
     out = options.out or Path(__file__).parent / "results" / name
-    counts = {100: 3, 500: 2} if options.quick else {100: 7, 1_000: 7, 10_000: 7, 100_000: 3}
+    counts = {100: 2, 300: 1} if options.quick else {100: 7, 1_000: 7, 10_000: 7, 100_000: 3}
     end = time.monotonic() + options.minutes * 60 if options.minutes else float("inf")
     command = "python benchmarks/overhead.py" + (" --quick" if options.quick else "")
     figures = read(out) if options.minutes else {}

@@ -11,7 +11,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 NO_SCRIPTS = ("cells", "known", "readme_table", "repeats", "results_file", "trade_offs")
-TIMED = ("end_to_end", "main_job", "overhead")  # with a budget of seconds
+TIMED = ("main_job",)  # with a budget of seconds
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NO_SCRIPTS)
 
 

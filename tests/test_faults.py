@@ -176,6 +176,7 @@ def test_a_device_is_measured_by_the_networks_that_run(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # two workers must start within a timeout of seconds
 def test_a_search_survives_every_kind_of_bad_candidate(npz: Path, tmp_path: Path) -> None:
     result = archscout.search(
         str(npz), space=faulty.faulty, strategy=Sweep, proxies=("macs", "synflow"), candidates=14, finalists=2,

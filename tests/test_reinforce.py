@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import pairwise, product
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from test_strategies import SCORES, search, space
 
 from archscout.errors import UserError
+from archscout.strategies.prune import score_row
 from archscout.strategies.reinforce import Policy, Reinforce
 from archscout.strategies.strategy import Goal
 
@@ -141,6 +143,7 @@ def test_what_was_left_untrained_teaches_nothing_and_what_failed_does() -> None:
     rewards = [controller._reward(value) for value in values]
     assert rewards == pytest.approx([0, 0, 1 / 6, 1 / 3, 2 / 3, 1])  # failed, infeasible, scored
     controller.goal = Goal(scores={"total": "max", "absent": "max"})  # by ranks, and the same
+    controller._rows = deque(score_row(value, controller.goal) for value in controller._past)
     assert [controller._reward(value) for value in values] == pytest.approx(rewards)
 
 

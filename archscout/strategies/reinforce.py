@@ -59,7 +59,9 @@ class Policy:
         """
         decisions = len(self.bias)
         every, options = np.arange(decisions), np.asarray(arch)
-        logits = self.bias if self.pairs is None else self.bias + self.pairs[:, every, options].sum(1)  # later ones: 0
+        logits = self.bias
+        if self.pairs is not None:  # of the decisions before each
+            logits = logits + (self.pairs[:, every, options] * np.tri(decisions, k=-1)[:, :, None]).sum(1)
         logits = np.where(self.there, logits, -np.inf)
         shares = np.exp(logits - logits.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)
