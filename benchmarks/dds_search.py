@@ -368,7 +368,7 @@ def main() -> None:
                 "subset": SUBSET, "rounds": ROUNDS, "patience": PATIENCE, "full_epochs": FULL_EPOCHS,
                 "search": repr(SETTINGS), "threads": 1, "searches_at_a_time": args.workers,
             },
-            cells=cells, steps=steps,
+            cells=cells, steps=steps, tuning=before.get("tuning", {}),
         )  # fmt: skip
 
     def done(key: str, cell: dict[str, Any]) -> None:
