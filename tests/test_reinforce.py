@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import pairwise, product
 
 import numpy as np
@@ -12,7 +11,6 @@ from test_strategies import SCORES, search, space
 from archscout.errors import UserError
 from archscout.strategies.prune import score_row
 from archscout.strategies.reinforce import Policy, Reinforce
-from archscout.strategies.strategy import Goal
 
 WIDTHS = (2, 3, 4)
 
@@ -140,11 +138,8 @@ def test_what_was_left_untrained_teaches_nothing_and_what_failed_does() -> None:
     controller.tell(archs[3:], [{"violation": 0.4}])
     assert not np.array_equal(controller.policy.bias, before)
     values = [{}, {"violation": 0.5}, {"violation": 0.4}, {"violation": 0.1}, {"total": 1.5}, {"total": 3.0}]
-    rewards = [controller._reward(value) for value in values]
+    rewards = [controller._reward(score_row(value, SCORES)) for value in values]
     assert rewards == pytest.approx([0, 0, 1 / 6, 1 / 3, 2 / 3, 1])  # failed, infeasible, scored
-    controller.goal = Goal(scores={"total": "max", "absent": "max"})  # by ranks, and the same
-    controller._rows = deque(score_row(value, controller.goal) for value in controller._past)
-    assert [controller._reward(value) for value in values] == pytest.approx(rewards)
 
 
 def test_it_starts_where_it_is_told_to() -> None:

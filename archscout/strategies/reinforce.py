@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -81,7 +80,7 @@ class Reinforce:
 
     Use it where several hundred outcomes are affordable and decisions contribute much by themselves; with fewer than a
     hundred it hardly leaves random search, unless it starts near good ones. Costs a tenth of a millisecond per proposal
-    and per outcome, with several scores a ranking of the last `memory` besides (about half a millisecond).
+    and per outcome, and a ranking of the last `memory` besides (about half a millisecond).
 
     The reward of an outcome is the share of the last `memory` outcomes that it beats (1 the best, 0 the worst): scored
     ones by rank, infeasible ones behind them by violation, failed ones last. So the scale of the scores does not
@@ -132,8 +131,7 @@ class Reinforce:
             np.add.at(counts, (np.arange(len(counts))[None, :], np.asarray(list(self._start))), 1.0)
             self.policy.bias = np.where(self.policy.there, np.log(np.where(counts > 0, counts, 1.0)), 0.0)
         self._drawn: deque[Arch] = deque()  # the draws whose canonical forms are asked and not yet told
-        self._past: deque[Mapping[str, float]] = deque(maxlen=memory)
-        self._rows: deque[list[float]] = deque(maxlen=memory)  # the same as numbers, see score_row
+        self._past: deque[list[float]] = deque(maxlen=memory)  # see score_row
         self._baseline = 0.5
         self._seen: set[Arch] = set()
         self._steps = 0
@@ -161,29 +159,19 @@ class Reinforce:
         self._seen.add(arch)
         return arch
 
-    def _reward(self, value: Mapping[str, float]) -> float:
+    def _reward(self, row: list[float]) -> float:
+        """The share of the last outcomes that one beats, a tie counting half; rows as score_row makes them."""
         if not self._past:
             return 0.5
-        if len(self.goal.scores) == 1:  # the same as below, without a ranking
-            mine, others = self._place(value), [self._place(one) for one in self._past]
-        else:
-            *others, mine = place_rows(np.array([*self._rows, score_row(value, self.goal)]), self.goal).tolist()
+        *others, mine = place_rows(np.array([*self._past, row]), self.goal).tolist()
         return sum(1.0 if other > mine else 0.5 * (other == mine) for other in others) / len(others)
 
-    def _place(self, value: Mapping[str, float]) -> tuple[float, float]:
-        """By one score: smaller is better, infeasible ones by violation and failed ones last."""
-        ((name, direction),) = self.goal.scores.items()
-        score = float(value.get(name, math.nan))
-        if over := float(value.get("violation") or (0.0 if math.isfinite(score) else math.inf)):
-            return over, 0.0
-        return 0.0, -score if direction == "max" else score
-
     def _learn(self, draw: Arch, value: Mapping[str, float]) -> None:
-        reward = self._reward(value)
+        row = score_row(value, self.goal)
+        reward = self._reward(row)
         slopes = self.policy.gradient(draw, reward - self._baseline, self.entropy)
         self._baseline = self.decay * self._baseline + (1 - self.decay) * reward
-        self._past.append(dict(value))
-        self._rows.append(score_row(value, self.goal))
+        self._past.append(row)
         self._steps += 1
         for table, slope, moments in zip(self._tables(), slopes, self._moments, strict=False):
             assert slope is not None
