@@ -28,7 +28,7 @@ from archscout.naming import word
 from archscout.seeds import generator_of, number_of
 from archscout.selection.drift import audit_selection
 from archscout.selection.full import Full
-from archscout.selection.selector import Selector
+from archscout.selection.selector import Selector, batches_of_round
 from archscout.space import Shape
 
 log = logging.getLogger("archscout")
@@ -451,10 +451,9 @@ def _loop(
                     state.audited = spent
                     if found.drifted and rank == 0:
                         log.warning("%s", found)
-                chosen, priors = selector.next_round(), None
-                # as many steps as all rounds so far are worth, so that no budget drifts where rounds are small
-                due = round(selector.record.spent / len(part) * steps_per_epoch) - state.step
-                state.batch, state.batches = 0, min(max(1, due), len(chosen))
+                selector.next_round()
+                priors, state.batch = None, 0
+                state.batches = batches_of_round(selector.record, steps_per_epoch / len(part), state.step)
             order = selector.record.subset
             low, high = (len(order) * (state.batch + i) // state.batches for i in (0, 1))
             positions = order[low : high - (high - low) % ranks][rank::ranks]

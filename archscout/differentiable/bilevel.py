@@ -26,7 +26,7 @@ from archscout.naming import word
 from archscout.seeds import generator_of, number_of
 from archscout.selection.drift import audit_selection
 from archscout.selection.full import Full
-from archscout.selection.selector import Selector
+from archscout.selection.selector import Selector, batches_of_round
 
 log = logging.getLogger("archscout")
 #: Of the edges of a derived cell, the share of skips from which on the search is said to collapse. The cells that were
@@ -502,9 +502,8 @@ class Feed:
 
     def next_batch(self) -> tuple[Tensor, Tensor, Tensor]:
         if self.batch == self.batches:
-            chosen = self.selector.next_round()
-            due = round(self.selector.record.spent * self.rate) - self.drawn  # what all rounds so far are worth
-            self.batch, self.batches = 0, min(max(1, due), len(chosen))
+            self.selector.next_round()
+            self.batch, self.batches = 0, batches_of_round(self.selector.record, self.rate, self.drawn)
         order = self.selector.record.subset
         low, high = (len(order) * (self.batch + i) // self.batches for i in (0, 1))
         self.batch, self.drawn = self.batch + 1, self.drawn + 1

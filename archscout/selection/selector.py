@@ -104,6 +104,15 @@ class Record:
         return mask
 
 
+def batches_of_round(record: Record, per_image: float, made: int) -> int:
+    """Into how many batches the current round is cut, when `made` were made of all rounds before it.
+
+    As many as all rounds so far are worth at `per_image` batches an image, so that no budget of batches drifts where
+    rounds hold a few batches only; at least one, and none without an image.
+    """
+    return min(max(1, round(record.spent * per_image) - made), len(record.subset))
+
+
 _FLOATS = ("loss", "confidence", "true", "margin")
 _STATE = (*_FLOATS, "observed", "judged", "seen", "times", "subset", "weights", "changes")
 _NUMBERS = ("able", "round", "seed", "size", "spent", "before", "total")
