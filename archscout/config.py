@@ -81,6 +81,9 @@ class Config(BaseModel):
     split: tuple[float, float, float] | None = Field(
         None, description="parts of the time for ranking, verification and full training; none: decided by the program"
     )
+    supernet: dict[str, int | float | str] = Field(
+        {}, description="how darts, pdarts and tas train their supernet: option -> value, such as beta = 0.3"
+    )
     objectives: tuple[str, ...] = Field(
         (), description="costs that verification, and strategies of several objectives, weigh against accuracy"
     )
@@ -89,6 +92,7 @@ class Config(BaseModel):
         {}, description="weights of known networks that are fine-tuned beside the finalists: network -> file"
     )
     teach: Literal["auto", "yes", "no"] = Field("auto", description="whether the best of these teaches the winner")
+    teacher: str | None = Field(None, description="finished run whose network teaches the full training")
     metric: Literal["auto", "accuracy", "balanced_accuracy"] = Field("auto", description="what decides")
     flip: Literal["auto", "yes", "no"] = Field("auto", description="mirror images in training")
     seed: int = Field(0, ge=0, lt=2**31)
@@ -152,6 +156,8 @@ FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "proxies": ((str, list, tuple), 'a list of names, like ["synflow", "naswot"]'),
     "limits": ((str, list, tuple, Mapping), "a table, like {latency = 5.0}"),
     "pretrained": ((list, tuple, Mapping), 'a table, like {resnet18 = "weights.pth"}'),
+    "supernet": ((str, list, tuple, Mapping), "a table, like {beta = 0.3}"),
+    "teacher": ((str, Path), "the folder of a run"),
     "space": ((str,), "a name"),
     "strategy": ((str,), "a name"),
     "select": ((str,), "a name"),
@@ -183,6 +189,10 @@ def make_config(values: Mapping[str, Any]) -> Config:
         given["budget"] = parse_seconds(given["budget"])
     if "limits" in given:
         given["limits"] = parse_limits(given["limits"])
+    if "supernet" in given:
+        from archscout.differentiable.options import parse_options
+
+        given["supernet"] = parse_options(given["supernet"])
     if "pretrained" in given:
         from archscout.pretrained import parse_files
 

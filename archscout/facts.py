@@ -28,7 +28,7 @@ from archscout.trust import unsealed
 UNMETERED = f"estimate: {CORE_WATTS:g} W for each busy core, {CARD_WATTS:g} W for a card"
 OF_TRAIN = (  # settings of a training without a search
     "data_root", "size", "group", "strict", "select", "share", "limits", "device_profile", "budget", "epochs", "recipe",
-    "pretrained", "metric", "flip", "seed", "device", "devices", "train_threads",
+    "pretrained", "teacher", "metric", "flip", "seed", "device", "devices", "train_threads",
 )  # fmt: skip
 TIMED = ("latency", "energy", "power")  # costs of a device, which are measured or predicted; others are counted
 WARM = ("el2n", "entropy")  # selectors whose first round is of all images
@@ -261,22 +261,23 @@ def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
 
 
 def known_networks(events: Mapping[str, Any]) -> str:
-    """A sentence on the pretrained networks: that there were none, how the best did, and whether it taught the winner.
+    """A sentence on the pretrained networks: that there were none, how the best did; and which network taught.
 
-    Empty for a training without a search.
+    Of a training without a search only the last.
     """
     records = events.get("verified") or []
+    teacher = events.get("teacher") or {}
+    taught = f" {teacher['arch']}{' of another run' if 'run' in teacher else ''} taught the winner." if teacher else ""
     if not records:
-        return ""
+        return taught.strip()
     known = [r for r in records if r["space"] == "pretrained"]
     if not known:
-        return "Pretrained networks were not in the comparison."
+        return f"Pretrained networks were not in the comparison.{taught}"
     trained = [r for r in known if r["validation"] is not None]
     if not trained:
         return f"No pretrained network could be trained ({known[0]['failure']})."
     best = max(trained, key=lambda r: r["validation"])
     beyond = " It is beyond the limits." if best["role"] == "teacher" else ""
-    taught = f" {events['teacher']['arch']} taught the winner." if events.get("teacher") else ""
     return (
         f"The pretrained {best['arch']} reached {100 * best['validation']:.1f} % in verification, fine-tuned beside "
         f"the others.{beyond}{taught}"
@@ -704,7 +705,7 @@ def reproduce(config: Mapping[str, Any], arch: str | None = None) -> str:
     words = ["archscout", "search" if arch is None else "train", "--data", str(config["data"])]
     if arch is not None:
         words += ["--space", str(config["space"]), "--arch", arch]
-    named = {"limits": "--limit", "objectives": "--objective", "pretrained": "--pretrained"}
+    named = {"limits": "--limit", "objectives": "--objective", "pretrained": "--pretrained", "supernet": "--supernet"}
     for key, field in Config.model_fields.items():
         value = config.get(key)
         usual = field.get_default(call_default_factory=True)

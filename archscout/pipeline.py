@@ -7,6 +7,7 @@ on the same folder repeats nothing that was done: that is all there is to resumi
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -39,6 +40,7 @@ from archscout.devices.profile import Profile, measure_profile
 from archscout.devices.shelf import find_profile
 from archscout.differentiable import DIFFERENTIABLE
 from archscout.differentiable.choice import require_supernet
+from archscout.differentiable.options import sorted_out
 from archscout.distill import Teacher
 from archscout.errors import Stopped, UserError
 from archscout.execute import Limit, Overdue, executor
@@ -73,6 +75,7 @@ log = logging.getLogger("archscout")
 
 CARRIED = (  # settings of a run that `train` takes over
     "data_root", "size", "group", "metric", "flip", "pretrained", "limits", "device_profile", "device", "threads",
+    "teacher",
 )  # fmt: skip
 CLOCK, NOTED = "clock", 20.0  # the file of the seconds worked, and how often it is written, in seconds
 AFTERWARDS = ("int8", "target_measured")  # events that other verbs add to a run, at any time
@@ -92,6 +95,7 @@ class Methods:
     proxies: Mapping[str, Any]
     given: tuple[Any, ...]
     select: Any
+    trust: bool = False  # whether the code that the run of a teacher names may be imported
 
 
 def search(
@@ -119,7 +123,7 @@ def search(
     merged = {**from_file, **{k: v for k, v in settings.items() if v is not None}}
     if merged.get("recipe", "auto") != "auto":
         raise UserError("search compares networks by its own recipe; then type: archscout train RUN --recipe NAME")
-    settings_, methods = name_methods(data if data is not None else merged.pop("data", None), merged)
+    settings_, methods = name_methods(data if data is not None else merged.pop("data", None), merged, trust)
     settings_["out"] = str(
         out or settings_.get("out") or free_folder(settings_["data"], settings_.get("space", "mobilenet"))
     )
@@ -134,6 +138,12 @@ def fits(config: Config, methods: Methods) -> None:
     name = word(methods.strategy)
     if config.reward == "accuracy" and methods.strategy in DIFFERENTIABLE.values():
         raise UserError(f"{name} trains a supernet and proposes no networks to train; leave --reward out")
+    if methods.strategy in DIFFERENTIABLE.values():
+        sorted_out(name, config.supernet)
+        if config.supernet.get("aim") == "target" and not config.limits:
+            raise UserError("aim=target draws costs up to their limits; add one, like --limit latency=5ms")
+    elif config.supernet:
+        raise UserError(f"{config.strategy} trains no supernet; leave --supernet out, or search with --strategy darts")
     if config.reward == "proxies":
         if reads_scores(methods.strategy):
             raise UserError(f"the strategy {name} learns from accuracies; add --reward accuracy")
@@ -172,7 +182,7 @@ def resume(folder: str | Path, *, trust: bool = False, **methods: Any) -> Result
             mend = f"go on from Python: archscout.resume({str(folder)!r}, data=...)"
             require_text(values["data"], f"run {folder}", mend)
         require_trust(folder, code_in({k: v for k, v in values.items() if methods.get(k) is None}), trust)
-        named, found = name_methods(methods.get("data") or values["data"], {**values, **methods})
+        named, found = name_methods(methods.get("data") or values["data"], {**values, **methods}, trust)
         del named
         return follow(run, make_config(values), found)
 
@@ -217,7 +227,7 @@ def train(
         settings = {**{name: base[name] for name in CARRIED if name in base}, **settings}
     if arch is None or data is None:
         raise UserError("train wants a run folder, or --data with --space and --arch; see archscout train --help")
-    named, methods = name_methods(data, {**settings, "space": space or "mobilenet"})
+    named, methods = name_methods(data, {**settings, "space": space or "mobilenet"}, trust)
     named["out"] = str(out or free_folder(named["data"], "train"))
     config = make_config(named)
     with begun(config) as folder:
@@ -227,11 +237,11 @@ def train(
         return follow(folder, config, methods)
 
 
-def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any], Methods]:
+def name_methods(data: Any, settings: Mapping[str, Any], trust: bool = False) -> tuple[dict[str, Any], Methods]:
     """Settings with every method as text, and the objects behind them. Unknown names raise UserError with a guess."""
     if data is None:
         raise UserError("no data given; name an image folder, an .npz file, torchvision:NAME or digits with --data")
-    check_forms(settings, ("proxies",))
+    check_forms(settings, ("proxies", "teacher"))
     proxies = settings.get("proxies") or DEFAULT
     if isinstance(proxies, str):
         proxies = [part.strip() for part in proxies.split(",") if part.strip()]
@@ -246,6 +256,7 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
         proxies=found,
         given=tuple(proxies),
         select=select if select == "full" else find("selector", select, SELECTORS),
+        trust=trust,
     )
     text = {
         **settings,
@@ -255,6 +266,8 @@ def name_methods(data: Any, settings: Mapping[str, Any]) -> tuple[dict[str, Any]
         "select": address(select),
         "proxies": [address(p) for p in proxies],
     }
+    if teacher := settings.get("teacher"):
+        text["teacher"] = str(Path(teacher).expanduser().absolute())
     return text, methods
 
 
@@ -442,6 +455,7 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
     )
     if methods.strategy in DIFFERENTIABLE.values():
         require_supernet(space, word(methods.strategy))  # before anything is measured
+    teacher = given_teacher(run, config, methods, data)
     only = run.recall("only")
     if only:
         entrant = given_network(run, config, space, only["arch"])
@@ -453,7 +467,7 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
     else:
         entrant, plan = choose_network(run, config, methods, data, space, metric, clock)
     select = methods.select if only else "full"
-    train_winner(run, config, data, metric, entrant, plan, clock, select, teacher_of(run, config, data))
+    train_winner(run, config, data, metric, entrant, plan, clock, select, teacher or teacher_of(run, config, data))
     from archscout.facts import facts_of
     from archscout.page import write_report
 
@@ -550,7 +564,8 @@ def choose_network(
     best = choose(records)
     home = next(one for one in (space, rival, known) if one.name == best["space"])
     winner = Entrant(home, home.parse(best["arch"]), best["role"], best["costs"])
-    run.once("teacher", lambda: choose_teacher(config, records, best))
+    if config.teacher is None:
+        run.once("teacher", lambda: choose_teacher(config, records, best))
     run.once(
         "winner",
         lambda: {
@@ -857,10 +872,37 @@ def choose_teacher(config: Config, records: Sequence[dict[str, Any]], best: Mapp
     return {**fields, "round": len(record["rounds"]) - 1, "forward_ms": record["costs"].get("training", 0.0) / 3}
 
 
+def given_teacher(run: Run, config: Config, methods: Methods, data: Data) -> Teacher | None:
+    """The network of the finished run `config.teacher`, or None; with the share and temperature of TAS, see Teacher.
+
+    Raises UserError for a run without trained weights or for other images or classes, and if the weights changed since
+    this run first read them.
+    """
+    if config.teacher is None or ("trained" in run and (run.folder / "weights.safetensors").exists()):
+        return None
+    taught = Result(config.teacher, trust=methods.trust)
+    about = taught.about
+    for name, own in (("input_shape", list(data.shape)), ("classes", list(data.classes))):
+        if about[name] != own:
+            raise UserError(f"the teacher {config.teacher} has {name} {about[name]}, the data {own}; take another one")
+    network = taught.model()
+    mark = hashlib.sha256((taught.folder / "weights.safetensors").read_bytes()).hexdigest()
+    known = run.once(
+        "teacher",
+        lambda: {
+            "arch": about["arch"], "run": config.teacher, "weights": mark,
+            "forward_ms": best_rate(network, data, 64, config)["ms"] / 3,
+        },
+    )  # fmt: skip
+    if known["weights"] != mark:
+        raise UserError(f"the weights of the teacher {config.teacher} changed since this run began; put them back")
+    return Teacher(network, mean=about["mean"], std=about["std"])
+
+
 def teacher_of(run: Run, config: Config, data: Data) -> Teacher | None:
     """The teacher that the run chose, with the weights that verification left."""
     found = run.recall("teacher")
-    if not found:
+    if not found or config.teacher is not None:
         return None
     space = known_space(config, data)
     arch = space.parse(found["arch"])

@@ -54,6 +54,17 @@ def npz(images: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPath
     return path
 
 
+@pytest.fixture(scope="module")
+def quick_profile() -> Iterator[None]:
+    """Half a second for measuring the device, in a file whose searches do not depend on it."""
+    from archscout import pipeline
+
+    measure = pipeline.measure_profile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "measure_profile", lambda *args, **kw: measure(*args, **{**kw, "seconds": 0.5}))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Under `pytest -n` a test marked `alone`, as it measures time, runs while no other does, on all cores."""

@@ -14,6 +14,8 @@ from archscout.config import Config, make_config
 from archscout.errors import UserError
 from archscout.plan import SHORT_IMAGES, Plan, plan_counts
 
+pytestmark = pytest.mark.usefixtures("quick_profile")
+
 COUNTS = {
     "candidates": 10, "trainings": 7, "finalists": 2, "epochs": 1.0, "train_threads": 1, "workers": 0,
     "proxies": ("params", "naswot"), "limits": {"params": "40k"}, "reward": "accuracy",

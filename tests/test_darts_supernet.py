@@ -20,6 +20,8 @@ from archscout.spaces.darts import darts as darts_space
 from archscout.spaces.macro import macro
 from archscout.supernets.darts import EDGES, MixedCell, SuperNetwork, copy_convolutions
 
+pytestmark = pytest.mark.usefixtures("quick_profile")
+
 SPACE = darts_space((3, 8, 8), 3, channels=4, layers=3)
 TINY = {"cells": 3, "channels": 2}
 PLACE = {"mean": (125.0, 125.0, 125.0), "std": (40.0, 40.0, 40.0)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+import archscout
+from archscout import pipeline
 from archscout.data import load
+from archscout.deploy import save_weights
 from archscout.distill import Teacher, distance, resnet_cifar
 from archscout.errors import UserError
 from archscout.fit import Recipe, evaluate, fit
+from archscout.spaces.plain import plain
+from archscout.verify import initialise
 
 
 def test_the_distance_by_hand() -> None:
@@ -96,3 +102,54 @@ def test_published_networks_answer_as_published(real_data: Path) -> None:
     model = resnet_cifar(next((real_data / "models").glob("resnet20-*.th")), 20)
     mean, std = 255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.224, 0.225])
     assert evaluate(model, Part(), mean=mean, std=std).accuracy == pytest.approx(0.9173, abs=0.015)
+
+
+def test_a_run_teaches_another(images, tmp_path, monkeypatch) -> None:
+    """The answers learned are those of the trained network on images as it wants them; what cannot teach is refused."""
+    given = {"space": "plain", "epochs": 1.0, "train_threads": 1}
+    first = archscout.train(images, arch="resnet8-w16", out=tmp_path / "teacher", **given)
+    heard = []
+    real = pipeline.fit
+
+    def listening(model, part, *, teacher=None, **options):
+        heard.append(teacher)
+        return real(model, part, teacher=teacher, **options)
+
+    monkeypatch.setattr(pipeline, "fit", listening)
+    taught = archscout.train(images, arch="resnet8-w8", teacher=tmp_path / "teacher", out=tmp_path / "taught", **given)
+    assert (heard[0].share, heard[0].temperature) == (0.9, 4.0)
+    assert heard[0].mean == first.about["mean"]
+    pixels = torch.randn(3, 1, 8, 8)
+    assert torch.equal(heard[0].answers(pixels), first.model()(pixels))
+    event = taught.events["teacher"]
+    assert event["arch"] == "resnet8-w16"
+    assert event["forward_ms"] > 0
+    assert "resnet8-w16 of another run taught the winner." in taught.report.read_text()
+    alone = archscout.train(images, arch="resnet8-w8", out=tmp_path / "alone", **given)
+    last = (taught.folder / "weights.safetensors").read_bytes()
+    assert last != (alone.folder / "weights.safetensors").read_bytes()
+
+    log = taught.folder / "trials.jsonl"  # as if it was killed in its training
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines[: next(i for i, one in enumerate(lines) if '"trained"' in one)]))
+    (taught.folder / "weights.safetensors").unlink()
+    shutil.copytree(taught.folder, tmp_path / "other")
+    again = archscout.resume(taught.folder, data=images)
+    assert (again.folder / "weights.safetensors").read_bytes() == last
+    save_weights(initialise(plain((1, 8, 8), 10), (2, 0), 9), first.folder / "weights.safetensors")
+    with pytest.raises(UserError, match=r"weights of the teacher .* changed since this run began"):
+        archscout.resume(tmp_path / "other", data=images)
+
+
+def test_what_cannot_teach_is_refused(images, tmp_path) -> None:
+    given = {"space": "plain", "arch": "resnet8-w8", "epochs": 0.1, "train_threads": 1, "out": tmp_path / "x"}
+    with pytest.raises(UserError, match=r"is no run"):
+        archscout.train(images, teacher=tmp_path / "nowhere", **given)
+    few = images[1] < 4
+    archscout.train((images[0][few], images[1][few]), **{**given, "out": tmp_path / "few"})
+    with pytest.raises(UserError, match=r"the teacher .* has classes \['0', '1', '2', '3'\], the data \['0', .*take"):
+        archscout.train(images, teacher=tmp_path / "few", **given)
+    (tmp_path / "few" / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match="no weights at"):
+        archscout.train((images[0][few], images[1][few]), teacher=tmp_path / "few", **given)
+    assert not (tmp_path / "x").exists()

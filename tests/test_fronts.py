@@ -21,6 +21,8 @@ from archscout.devices.profile import Profile
 from archscout.facts import safe_ends
 from archscout.fronts import BUDGETS, best_within, budgets_of, knee, pareto, rounded_up
 
+pytestmark = pytest.mark.usefixtures("quick_profile")
+
 
 @pytest.fixture(scope="module")
 def facts() -> dict[str, Any]:

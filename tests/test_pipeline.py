@@ -20,6 +20,8 @@ import archscout
 from archscout.errors import UserError
 from archscout.pipeline import Deadline
 
+pytestmark = pytest.mark.usefixtures("quick_profile")
+
 COUNTS = {"candidates": 12, "finalists": 2, "epochs": 2.0, "train_threads": 1, "proxies": ("macs", "naswot", "synflow")}
 
 

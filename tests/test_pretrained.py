@@ -20,6 +20,8 @@ from archscout.pretrained import MEAN, NAMES, STD, fine_tuning, head_of, parse_f
 from archscout.propose import Costing
 from archscout.space import portable
 
+pytestmark = pytest.mark.usefixtures("quick_profile")
+
 MINE = ((120.0, 110.0, 100.0), (60.0, 61.0, 62.0))
 
 

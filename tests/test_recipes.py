@@ -21,6 +21,8 @@ from archscout.fit import Recipe, fit, learning_rate
 from archscout.recipes import EPOCHS, RECIPES
 from archscout.spaces.darts import PUBLISHED, darts, write_genotype
 
+pytestmark = pytest.mark.usefixtures("quick_profile")
+
 SCALE = {"mean": (100.0, 100.0), "std": (50.0, 50.0)}
 PLAIN = Recipe(
     lr=0.1, momentum=0.0, weight_decay=0.0, batch_size=12, label_smoothing=0.0, warmup=0.0, clip=1e9, schedule="cosine"

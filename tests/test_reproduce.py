@@ -27,6 +27,7 @@ RUNS: list[dict[str, Any]] = [
         "teach": "no",
         "workers": 0,
     },
+    {"strategy": "darts", "supernet": ["beta=0.3", "order=2", "sample=gumbel", "lr=1.0"], "teacher": "/runs/a b"},
     {"data": "my photos/x", "group": r"([^/]+)_\d+", "device": "cuda:1", "devices": 2, "metric": "accuracy"},
 ]
 

@@ -21,6 +21,8 @@ from archscout.selection.hard_random import HardRandom
 from archscout.selection.page import tiles, view_of, write_page
 from archscout.selection.story import COLUMNS, Story, Watch, begun, select_story, taken_in_turn
 
+pytestmark = pytest.mark.usefixtures("quick_profile")
+
 HOSTILE = "<img src=x onerror=\"document.title='pwned'\">%{x}"
 TINY: dict[str, Any] = {"arch": "resnet8-w8", "threads": 1}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,34 @@ import pytest
 import torch
 
 import archscout
+from archscout import pipeline
 from archscout.config import make_config
 from archscout.data import load
 from archscout.differentiable import stage
 from archscout.differentiable.bilevel import Settings
 from archscout.differentiable.choice import relax
+from archscout.differentiable.darts import darts
 from archscout.differentiable.pdarts import cap_skips, pdarts
 from archscout.differentiable.stage import (
     TIMED,
+    epochs_of,
     excess_of,
     expected,
     halves,
     linear_costs,
+    patience_of,
     settings_of,
     step_seconds,
     within_limits,
 )
 from archscout.differentiable.tas import tas
 from archscout.errors import UserError
+from archscout.pipeline import name_methods
 from archscout.propose import Costing
 from archscout.spaces import SPACES
 from archscout.spaces.nasbench201 import POOL, SKIP, nasbench201
+
+pytestmark = pytest.mark.usefixtures("quick_profile")
 
 
 def tiny(input_shape, classes):
@@ -251,3 +259,100 @@ def test_a_search_on_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(story["history"]) == len(story["alphas"]) > 0
     assert story["audits"]
     assert result.best["test"]["n"] > 0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "given", "told"),
+    [
+        ("darts", ["beta=0.3", "sample=gumbel", "order=2", "stop_skips=3"], None),
+        ("darts", ["decide=perturbation", "aim=target"], "add one, like --limit latency=5ms"),
+        ("darts", ["beta"], "'beta' sets nothing: wanted NAME=VALUE"),
+        ("darts", ["beta=1", "beta=2"], "'beta' of the supernet was given twice"),
+        ("darts", ["bta=1"], "unknown option of the supernet of darts 'bta'; did you mean 'beta'"),
+        ("darts", ["most_skips=2"], "unknown option of the supernet of darts 'most_skips'"),
+        ("darts", ["sample=hard"], "wanted one of softmax, gumbel"),
+        ("darts", ["order=3"], "wanted one of 1, 2, difference"),
+        ("darts", ["batch_size=2.5"], "batch_size=2.5: wanted a whole number"),
+        ("darts", ["lr=fast"], "lr=fast: wanted a number"),
+        ("darts", ["lr=inf"], "lr=inf: wanted a number"),
+        ("darts", ["epochs=-1"], "epochs above 0"),
+        ("pdarts", {"most_skips": 1, "wait": 0.2}, None),
+        ("tas", ["tolerance=0.1"], None),
+        ("evolution", ["beta=1"], "evolution trains no supernet"),
+    ],
+)
+def test_what_is_asked_of_a_supernet_is_checked_at_once(strategy: str, given: Any, told: str | None) -> None:
+    text, methods = name_methods("digits", {"strategy": strategy, "supernet": given})
+    if told is None:
+        pipeline.fits(make_config(text), methods)
+        return
+    with pytest.raises(UserError, match=re.escape(told)):
+        pipeline.fits(make_config(text), methods)
+
+
+def test_a_supernet_is_trained_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the command line to the method, with the text of the config in between."""
+    heard: dict[str, Any] = {}
+
+    def listening(*args: Any, **options: Any) -> Any:
+        heard.update(options)
+        return darts(*args, **options)
+
+    monkeypatch.setitem(pipeline.DIFFERENTIABLE, "listening", listening)
+    monkeypatch.setattr(stage, "word", lambda method: "darts")
+    monkeypatch.setattr(pipeline, "word", lambda method: "darts")
+    archscout.search(
+        images(), space=tiny, strategy="listening", supernet=["beta=0.5", "epochs=1", "decide=perturbation", "order=2"],
+        finalists=1, epochs=0.5, out=tmp_path / "run", workers=0,
+    )  # fmt: skip
+    assert heard["decide"] == "perturbation"
+    assert (heard["settings"].beta, heard["settings"].epochs, heard["settings"].order) == (0.5, 1.0, 2)
+    assert archscout.Result(tmp_path / "run").config["supernet"]["beta"] == 0.5
+
+
+def test_a_target_is_approached_from_both_sides() -> None:
+    """The penalty by hand, below and above; and the derived network of a search is nearer to a target than to a limit
+    that costs nothing below it."""
+    table = torch.tensor([0.0, 0.0, 10.0, 90.0, 0.0]).expand(6, 5)
+    models, choice = {"params": (40.0, table)}, torch.eye(5)[[2] * 6]
+    for limit, wanted in ((50.0, 2.0), (200.0, 1.0)):
+        found = excess_of(models, {"params": limit}, None, "target")(choice).item()
+        assert found == pytest.approx(2 * abs(100 / limit - 1)) == pytest.approx(wanted)
+    assert excess_of(models, {"params": 200.0}, None)(choice).item() == 0
+    part = load(images()).part("train")
+    weight_part, arch_part = halves(part, 0)
+    space = tiny((3, 8, 8), 2)
+    costing = Costing(space, {"params": 12e3})
+    models = linear_costs(costing, np.random.default_rng(0))
+    supernet = relax(space, "darts")
+    ends = {}
+    for aim in ("limit", "target"):
+        penalty = excess_of(models, costing.limits, supernet, aim)
+        found = darts(
+            space, weight_part, arch_part, mean=[120.0] * 3, std=[60.0] * 3, penalty=penalty, epochs=20, batch_size=16,
+            arch_lr=0.05,
+        )  # fmt: skip
+        choice = found.choice
+        ends[aim] = abs(float(expected(models["params"], penalty.derivable(choice))) / 12e3 - 1)
+    assert 2 * ends["target"] < ends["limit"]
+
+
+def test_a_search_on_rounds_is_shorter_and_ends_when_it_has_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert epochs_of(1.0, 64 / 25000) == 25
+    assert patience_of(1.0, 64 / 25000) is None
+    assert epochs_of(0.04, 64 / 25000) == pytest.approx(400 * 64 / 25000)  # as in the benchmark: 25 rounds of 1,000
+    assert patience_of(0.04, 64 / 25000) == pytest.approx(100 * 64 / 25000)
+    assert epochs_of(0.2, 64 / 25000) == 5
+    assert patience_of(0.2, 64 / 25000) == pytest.approx(1.2)
+    assert epochs_of(0.5, 16 / 56) == 25  # few images: as many steps as all of them take
+    monkeypatch.setattr(stage, "ENOUGH", 20)
+    monkeypatch.setattr(stage, "PATIENT_STEPS", 2)
+    found = archscout.search(
+        images(), space=tiny, strategy="darts", select="random", share=0.25, supernet={"arch_lr": 1e-6}, finalists=1,
+        epochs=0.5, out=tmp_path / "run", workers=0,
+    ).events["supernet"]  # fmt: skip
+    assert found["epochs"] == pytest.approx(25 * 0.25, rel=0.1)
+    assert "the same architecture" in found["story"]["stopped"]
+    assert found["story"]["history"][-1]["epoch"] < 3

@@ -27,6 +27,8 @@ from archscout.files import refuse_exits
 from archscout.run import Run
 from archscout.trust import code_in
 
+pytestmark = pytest.mark.usefixtures("quick_profile")
+
 STARTED: list[str] = []
 
 

@@ -44,6 +44,10 @@ Pretrained = Annotated[
     list[str] | None,
     typer.Option(help="Known network with a local file of its weights, like resnet18=resnet18.pth; repeatable."),
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(help="Run whose network teaches the full training, such as the unpruned one after --strategy tas."),
+]
 Metric = Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, or auto (balanced if imbalanced).")]
 Flip = Annotated[
     str | None, typer.Option(help="Mirror images in training: yes, no, or auto (decided from the images).")

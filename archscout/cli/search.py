@@ -38,6 +38,10 @@ def search(
             help="Parts of the time for ranking, verification, full training, like 5,15,80 (default: decided)."
         ),
     ] = None,
+    supernet: Annotated[
+        list[str] | None,
+        typer.Option(help="How darts, pdarts, tas train a supernet, like beta=0.3 or sample=gumbel; repeatable."),
+    ] = None,
     objective: Annotated[
         list[str] | None,
         typer.Option(help="Cost that verification and nsga2 weigh against accuracy, like latency; repeatable."),
@@ -49,6 +53,7 @@ def search(
     teach: Annotated[
         str | None, typer.Option(help="Whether the best such network teaches the winner: auto, yes, no.")
     ] = None,
+    teacher: options.Teacher = None,
     metric: options.Metric = None,
     flip: options.Flip = None,
     seed: options.Seed = None,
@@ -72,8 +77,9 @@ def search(
     """Find, verify, train, audit and export the network for your images under your limits."""
     from archscout.pipeline import search as run_search
 
-    apart = ("data", "limit", "objective", "pretrained", "config", "out", "as_json", "run_search")
+    apart = ("data", "limit", "objective", "pretrained", "supernet", "config", "out", "as_json", "run_search")
     settings = {k: v for k, v in locals().items() if k not in (*apart, "apart")}
     settings |= {"limits": limit or None, "objectives": objective or None, "pretrained": pretrained or None}
+    settings["supernet"] = supernet or None
     result = run_search(data, out=out, config=config, **settings)
     options.conclude(result, as_json)

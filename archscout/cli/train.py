@@ -23,6 +23,7 @@ def train(
     epochs: options.Epochs = None,
     recipe: options.Recipe = None,
     pretrained: options.Pretrained = None,
+    teacher: options.Teacher = None,
     metric: options.Metric = None,
     flip: options.Flip = None,
     seed: options.Seed = None,

@@ -20,6 +20,7 @@ from archscout.costs import COSTS
 from archscout.data import Data, Part
 from archscout.differentiable.bilevel import Settings
 from archscout.differentiable.choice import chosen, labels_of, relax
+from archscout.differentiable.options import sorted_out
 from archscout.differentiable.several import on_several
 from archscout.differentiable.tas import full_macs
 from archscout.errors import UserError
@@ -32,7 +33,12 @@ from archscout.space import Arch, SearchSpace
 from archscout.split import split
 
 log = logging.getLogger("archscout")
-EPOCHS = 25.0  # of a search given by counts
+EPOCHS = 25.0  # of a search given by counts: passes over all images, or rounds of those that a selector chose
+MOST_ENTRIES = 200  # of its history
+ENOUGH = 400  # steps that a search by rounds has at least, though no more than one by passes has
+#: darts on chosen images ends when its architecture has been the same for so many rounds, and for so many steps; as
+#: measured in docs/plans/dds_search.md. The others tell by what is derived too little before their end.
+PATIENCE, PATIENT_STEPS = 6, 100
 TRIES = 4  # architectures that one supernet may give
 TIMED = 6  # steps that a timing takes
 CHEAPER = 0.8  # of what an architecture costs on the device may the next one cost
@@ -61,7 +67,8 @@ def search_supernet(
     architecture loss by a linear model of each cost, and what is derived is moved within them, see `within_limits`.
     The others are for a device on which the first is slower than predicted, see `cheaper`. The training and what came
     of it are one event, which is read if it is in the log.
-    seconds: time for the training of the supernet; None in a run given by counts, which has 25 epochs.
+    seconds: time for the training of the supernet; None in a run given by counts, which has 25 epochs, or as many
+    rounds of a selector. What the person set of the supernet (config.supernet) goes before.
     """
     space, name = costing.space, word(method)
     supernet = relax(space, name)  # refuses an unsupported pair before anything is computed
@@ -72,28 +79,39 @@ def search_supernet(
         "seed": config.seed, "mean": data.mean, "std": data.std, "threads": config.train_threads,
         "device": config.device,
     }  # fmt: skip
+    asked, own, aim = sorted_out(name, config.supernet)
+    settings = replace(settings, **asked)
+    options |= own
     if name == "tas":
         options["target"] = tas_target(space, costing.limits)
-    if seconds is None:
-        epochs = EPOCHS
+    choosing = partial(selector_of, select=select, seed=config.seed, share=config.share, cache=embeddings)
+    per_step = settings.batch_size / len(weight_part)
+    selector, arch_selector = choosing(weight_part, 0), choosing(arch_part, 1)
+    round_ = 1.0 if selector is None else selector.record.size / len(weight_part)
+    if "epochs" in asked:
+        epochs = asked["epochs"]
+    elif seconds is None:
+        epochs = epochs_of(round_, per_step)
     else:
         step = run.once(
             "supernet-rate",
             lambda: {"seconds": step_seconds(method, space, weight_part, arch_part, settings, options)},
         )["seconds"]
-        epochs = max(seconds / step, 4) * settings.batch_size / len(weight_part)
+        epochs = max(seconds / step, 4) * per_step
     several = config.devices > 1  # processes of their own, to which the bar cannot travel
-    choosing = partial(selector_of, select=select, seed=config.seed, share=config.share, cache=embeddings)
     stages = 3 if name == "pdarts" else 1
+    each = epochs / stages
+    if name == "darts" and settings.patience is None:
+        settings = replace(settings, patience=patience_of(round_, per_step))
     options |= {
-        "settings": replace(settings, epochs=epochs / stages, report=min(1.0, epochs / stages / 10)),
+        "settings": replace(settings, epochs=each, report=max(min(1.0, each / 10, round_), each / MOST_ENTRIES)),
         "checkpoint": run.folder / "checkpoints" / "supernet.pt",
-        "audit_every": None if select == "full" else max(1.0, epochs / stages / 5),
+        "audit_every": None if select == "full" else max(1.0, each / 5),
     }  # fmt: skip
     if name == "pdarts":
         options |= {"make_selector": choosing, "make_arch_selector": choosing}
     else:
-        options |= {"selector": choosing(weight_part, 0), "arch_selector": choosing(arch_part, 1)}
+        options |= {"selector": selector, "arch_selector": arch_selector}
 
     def work() -> dict[str, Any]:
         with progress(f"{name}: training the supernet", epochs) as bar:
@@ -112,7 +130,7 @@ def search_supernet(
                 seen[0] = entry["epoch"]
 
             models = linear_costs(costing, np.random.default_rng([config.seed, 3]), supernet=supernet)
-            options["penalty"] = excess_of(models, costing.limits, supernet)
+            options["penalty"] = excess_of(models, costing.limits, supernet, aim)
             if seconds is not None:
                 options["ends"] = Deadline(time.monotonic() + 1.1 * seconds)
             if several:
@@ -136,6 +154,16 @@ def search_supernet(
     yield space.canonical(first)
     for arch in cheaper(costing, torch.tensor(found["choice"]), first, supernet, found["most_skips"]):
         yield space.canonical(arch)
+
+
+def epochs_of(round_: float, per_step: float) -> float:
+    """The epochs of a search given by counts whose rounds and steps are such shares of all images."""
+    return min(EPOCHS, max(EPOCHS * round_, ENOUGH * per_step))
+
+
+def patience_of(round_: float, per_step: float) -> float | None:
+    """For how many epochs an architecture must have been the same to end a search on rounds; None for all images."""
+    return max(PATIENCE * round_, PATIENT_STEPS * per_step) if round_ < 1 else None
 
 
 def settings_of(config: Config, data: Data, images: int, name: str) -> Settings:
@@ -178,6 +206,7 @@ def selector_of(part: Part, number: int, *, select: Any, seed: int, share: float
 class Excess:
     """A penalty: twice the sum of the shares by which expected costs exceed their limits.
 
+    target: whether the limits are targets: costs below them are penalised by the share that is missing, too.
     models: of each cost, see linear_costs.  never, rivals: of the supernet, see choice.Supernet. What is never derived
     takes no part in the expectation, and of rivals two are counted. A class, so that it travels to other processes.
     """
@@ -186,6 +215,7 @@ class Excess:
     limits: Mapping[str, float]
     never: int | None = None
     rivals: tuple[tuple[int, ...], ...] = ()
+    target: bool = False
 
     def derivable(self, choice: Tensor) -> Tensor:
         """The choice (decisions, options) among what can be derived; rows of rivals have the chance to be kept."""
@@ -201,14 +231,18 @@ class Excess:
 
     def __call__(self, choice: Tensor) -> Tensor:
         choice = self.derivable(choice)
-        over = [torch.relu(expected(self.models[key], choice) / limit - 1) for key, limit in self.limits.items()]
+        over = [expected(self.models[key], choice) / limit - 1 for key, limit in self.limits.items()]
+        over = [one.abs() if self.target else torch.relu(one) for one in over]
         return 2.0 * torch.stack(over).sum() if over else choice.sum() * 0
 
 
-def excess_of(models: Mapping[str, tuple[float, Tensor]], limits: Mapping[str, float], supernet: Any) -> Excess:
-    """The penalty of the limits on costs that have a model, for the choice of a supernet."""
+def excess_of(
+    models: Mapping[str, tuple[float, Tensor]], limits: Mapping[str, float], supernet: Any, aim: str = "limit"
+) -> Excess:
+    """The penalty of the limits on costs that have a model, for the choice of a supernet; for the aim see options."""
     known = {name: limit for name, limit in limits.items() if name in models}
-    return Excess(models, known, getattr(supernet, "never", None), tuple(getattr(supernet, "rivals", ())))
+    never, rivals = getattr(supernet, "never", None), tuple(getattr(supernet, "rivals", ()))
+    return Excess(models, known, never, rivals, aim == "target")
 
 
 @dataclass(frozen=True)
