@@ -1,4 +1,4 @@
-"""Ten kill -9 at random moments of one search, each followed by resuming: equal to the search that nobody stopped.
+"""Kill -9 at random moments of a search, each followed by resuming: equal to the search that nobody stopped.
 
 Sessions are children of a server process that has imported everything, so that each starts in no time. One is killed
 when its run has made a random number of steps (lines of the log, checkpoints), a random moment later.
@@ -23,7 +23,8 @@ from test_pipeline import essence
 import archscout
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-KILLS = 10
+KILLS = {"evolution": 10}  # of the others FEW
+FEW = 4
 SEARCHES: dict[str, dict[str, Any]] = {
     "evolution": {"space": "mobilenet", "limits": {"params": "40k"}, "candidates": 24, "finalists": 3, "epochs": 3.0},
     "nsga2, dds": {
@@ -106,7 +107,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9")
 @pytest.mark.parametrize("name", list(SEARCHES))
-def test_ten_kills_and_the_same_end(name: str, tmp_path: Path) -> None:
+def test_killed_again_and_again_it_comes_to_the_same_end(name: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(300) % 3
     pixels = rng.integers(0, 120, (300, 8, 8, 3)) + 60 * (np.arange(3) == labels[:, None])[:, None, None]
@@ -119,7 +120,7 @@ def test_ten_kills_and_the_same_end(name: str, tmp_path: Path) -> None:
     seed = time.time_ns() % 10**6
     chance = random.Random(seed)
     out, kills = tmp_path / "killed", []
-    while len(kills) < KILLS:
+    while len(kills) < KILLS.get(name, FEW):
         one = Watched(name, tmp_path / "d.npz", out)
         wanted, ends = chance.randint(1, max(2, whole.steps // 14)), time.monotonic() + 120
         while one.goes_on() and one.steps < wanted and time.monotonic() < ends:
