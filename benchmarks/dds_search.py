@@ -250,6 +250,20 @@ def step_samples(repeats: int = 12) -> dict[str, list[float]]:
     return {name: each[2:] for name, each in times.items()}
 
 
+@lru_cache(maxsize=256)
+def cost_of(text: str, cost: str) -> float:
+    """Parameters or FLOPs of a cell in the network of the table."""
+    space = nasbench201(WHOLE, 10)
+    return float(COSTS[cost].compute(trace(space.build(space.parse(text)), WHOLE), None))
+
+
+def bootstrap(samples: list[float], draws: int = 10_000) -> list[float]:
+    """The ends of the 95 % percentile bootstrap of the mean over seeds; of differences it is the paired one."""
+    values = np.array(samples)
+    picked = np.random.default_rng(0).integers(0, len(values), (draws, len(values)))
+    return [float(end) for end in np.percentile(values[picked].mean(1), (2.5, 97.5))]
+
+
 def truth(data: Path) -> dict[str, tuple[float, float]]:
     """Cell -> accuracy after 200 epochs on CIFAR-10 and CIFAR-100."""
     table = load_table(data / "nas" / "nb201_accuracy.parquet")
@@ -280,7 +294,7 @@ def figures(
 
     def add(name: str, samples: list[float], unit: str, **more: Any) -> None:
         if samples:
-            found.append(results_file.figure(name, samples, unit, **more))
+            found.append(results_file.figure(name, samples, unit, **more, bootstrap=bootstrap(samples)))
 
     dds, full, redrawn = of("dds"), of("full"), of("random")
     add("true_c10", [last(c) for c in dds.values()], "% accuracy", known="beta-DARTS 94.36, full data", reach=94.0)
@@ -302,16 +316,11 @@ def figures(
             "speedup", [full[s]["curve"][charged]["seconds"] / dds[s]["seconds"] for s in both],
             f"times, full data charged to epoch {epochs[charged]:g}", known="up to 27 (paper)", reach=27.0,
         )  # fmt: skip
+        ends, begins = [dds[s]["curve"][-1] for s in both], [full[s]["curve"][charged] for s in both]
         add("memory_ratio", [dds[s]["memory_mb"] / full[s]["memory_mb"] for s in both], "times", reach=1.1)
-        space = nasbench201(WHOLE, 10)
-
-        def params(text: str) -> float:
-            return float(COSTS["params"].compute(trace(space.build(space.parse(text)), WHOLE), None))
-
-        add(
-            "params_ratio", [params(dds[s]["curve"][-1]["arch"]) / max(params(full[s]["curve"][charged]["arch"]), 1.0)
-            for s in both], "times, of the networks found",
-        )  # fmt: skip
+        for cost in ("params", "flops"):
+            ratios = [cost_of(e["arch"], cost) / cost_of(b["arch"], cost) for e, b in zip(ends, begins, strict=True)]
+            add(f"{cost}_ratio", ratios, "times, of the networks found")
     slow, fast = of("pdarts_full"), of("pdarts_dds")
     common = sorted(set(slow) & set(fast))
     add(
@@ -340,8 +349,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=HERE / "pieces" / "dds_search")
     parser.add_argument("--step", action="store_true", help="measure the seconds of a step of the full supernet")
     parser.add_argument("--quick", action="store_true", help="a step of two arms on noise; a test of the script")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "dds_search.json")
+    parser.add_argument("--out", type=Path, help="default: results/dds_search.json, with cuda dds_search_cuda.json")
     args = parser.parse_args()
+    where = "" if args.device == "cpu" else f" --device {args.device}"
+    args.out = args.out or HERE / "results" / f"dds_search{'' if args.device == 'cpu' else '_cuda'}.json"
     if args.quick:
         quick(args.out)
         return
@@ -362,7 +373,7 @@ def main() -> None:
 
     def save() -> None:
         results_file.write(
-            args.out, figures(cells, known, steps), command="python benchmarks/dds_search.py --data FOLDER",
+            args.out, figures(cells, known, steps), command=f"python benchmarks/dds_search.py --data FOLDER{where}",
             settings={
                 "supernet": "8 channels, one cell per stage" if args.device == "cpu" else "16 channels, five cells",
                 "subset": SUBSET, "rounds": ROUNDS, "patience": PATIENCE, "full_epochs": FULL_EPOCHS,

@@ -7,7 +7,7 @@ network, an arm and a seed: a shape is found, then trained for TRAIN epochs from
 unpruned network (all arms alike), and tested once. The budget of every arm is the multiply-adds of the uniform network,
 the share of all widths for which they come nearest to 40 % of the full ones; no arm has more.
 
-Arms: uniform; random, the first shapes of random widths and depths whose multiply-adds are within 3 % below the budget;
+Arms: uniform; random, the first random widths of all blocks whose multiply-adds are within 3 % below the budget;
 tas, searched for SEARCH passes over two halves of the training images; tas_dds and tas_random, the same on a fifth of
 the images per pass, chosen by dds or redrawn at random, with as many passes over what was chosen, so at a fifth of the
 cost. Seconds of the search count everything; they are of the processor, of the one thread that a cell has.
@@ -66,10 +66,10 @@ def uniform(space: SearchSpace, depth: int) -> Arch:
 
 
 def within(space: SearchSpace, depth: int, budget: int, seed: int) -> Arch:
-    """The first random shape within the band below the budget."""
+    """The first random widths, of all blocks, within the band below the budget."""
     draw = np.random.default_rng([seed, 11])
     while True:
-        arch = space.sample(draw)
+        arch = (depth - 1,) * 3 + tuple(draw.integers(len(SHARES), size=len(space.choices) - 3).tolist())
         if (1 - BELOW) * budget <= macs(space, arch, depth) <= budget:
             return arch
 

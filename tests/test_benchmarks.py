@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-NO_SCRIPTS = ("cells", "known", "readme_table", "repeats", "results_file", "trade_offs")
+NO_SCRIPTS = ("cells", "known", "pictures", "readme_table", "repeats", "results_file", "trade_offs")
 TIMED = ("main_job",)  # with a budget of seconds
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NO_SCRIPTS)
 
