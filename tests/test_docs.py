@@ -132,14 +132,15 @@ def run_command(command: str, folder: Path) -> None:
 def run_here(command: str, folder: Path) -> None:
     from archscout.cli import main
 
-    errors = io.StringIO()
+    errors, code = io.StringIO(), 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(errors):
         patch.chdir(folder)
         patch.setenv("ARCHSCOUT_CONFIG", str(folder / "config"))
         try:
             main(shlex.split(command)[1:])
         except SystemExit as stop:
-            assert not stop.code, f"{command}\n{errors.getvalue()[-2000:]}"
+            code = stop.code  # type: ignore[assignment]
+    assert not code, f"{command}\n{errors.getvalue()[-2000:]}"
 
 
 def test_every_verb_is_in_the_readme_and_has_help() -> None:
