@@ -274,6 +274,19 @@ def test_proportional_estimates_the_mean():
     assert np.mean(plain) > 1.3 * values.mean()
 
 
+def test_proportional_keeps_the_classes_as_asked():
+    part = labels(120, 60, 20)
+    for balanced, wanted in ((True, [20, 20, 20]), (False, [36, 18, 6])):
+        selector = make("proportional", part, size=60, balanced=balanced)
+        selector.record.loss[:] = torch.linspace(0.1, 3, 200)
+        selector.record.observed[:] = 1
+        counts = np.bincount(part.labels[selector.next_round().numpy()], minlength=3)
+        assert np.abs(counts - wanted).max() <= (0 if balanced else 1)
+        assert counts.sum() == 60
+        if balanced:  # all of the rare class weigh the same, one over chance 1
+            assert selector.record.weights[part.labels == 2].unique().numel() == 1
+
+
 def test_proportional_with_nothing_to_go_by_is_even():
     for losses, known in ((np.zeros(20), np.zeros(20)), (np.zeros(20), np.ones(20)), (np.full(20, np.nan), None)):
         selector = make("proportional", labels(20), size=5)

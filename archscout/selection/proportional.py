@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from archscout.errors import UserError
+from archscout.selection.quota import quotas
 from archscout.selection.selector import Labelled, Record, Selector
 
 
@@ -46,9 +47,11 @@ class Proportional(Selector):
     smoothing:  keeps easy images in play. No weight is above (1 + smoothing) / smoothing times the one of an image of
                 mean loss, so nothing has to be clipped.
     weighted:   False leaves out the 1/p_i: training then emphasises hard images, and is not unbiased.
+    balanced:   None draws from all images alike: in the round a class has its share of the loss, hard ones have more.
+                True takes equally many of each class (all of one that has fewer), False its share of the images.
 
-    Classes are not balanced: in the round a class has its share of the loss, and hard ones have more. Costs one sort of
-    n numbers a round. Fails with wrong labels, whose losses stay high; an image that is not drawn keeps its old loss.
+    Costs one sort of n numbers a round. Fails with wrong labels, whose losses stay high; an image that is not drawn
+    keeps its old loss.
 
     Source: Katharopoulos and Fleuret 2018, arXiv:1803.00942, who draw with replacement from a large batch of fresh
     scores and replace the loss by a bound of the gradient's norm; here it is the last loss of a training step, which
@@ -57,17 +60,34 @@ class Proportional(Selector):
 
     name = "proportional"
 
-    def __init__(self, part: Labelled, *, smoothing: float = 0.1, weighted: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        part: Labelled,
+        *,
+        smoothing: float = 0.1,
+        weighted: bool = True,
+        balanced: bool | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(part, **settings)
         if not smoothing > 0:
             raise UserError(f"proportional wants a smoothing above 0, such as 0.1, got {smoothing}")
-        self.smoothing, self.weighted = smoothing, weighted
+        self.smoothing, self.weighted, self.balanced = smoothing, weighted, balanced
 
     def choose(self, record: Record) -> tuple[Tensor, Tensor | None]:
         loss = record.loss.double().numpy().clip(min=0)
         known = (record.observed > 0).numpy() & np.isfinite(loss)
         mean = loss[known].mean() if known.any() else 0.0
         relative = np.where(known, loss, mean) / mean if mean > 0 else np.ones(len(loss))
-        chance = chances(relative + self.smoothing, record.size)
-        chosen = draw_systematic(chance, record.generator)
+        scores = relative + self.smoothing
+        groups, numbers = np.zeros(len(loss), dtype=np.int64), np.array([record.size])
+        if self.balanced is not None:
+            groups = record.labels.numpy()
+            numbers = quotas(np.bincount(groups), record.size, balanced=self.balanced, draw=record.generator)
+        chance, drawn = np.ones(len(loss)), []
+        for group in np.flatnonzero(numbers):
+            members = np.flatnonzero(groups == group)
+            chance[members] = chances(scores[members], int(numbers[group]))
+            drawn.append(members[draw_systematic(chance[members], record.generator)])
+        chosen = np.concatenate(drawn)
         return torch.from_numpy(chosen), torch.from_numpy(1 / chance[chosen]) if self.weighted else None
