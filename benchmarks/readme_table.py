@@ -123,8 +123,8 @@ def search_lines() -> str:
         f"ends at cells of {told('true_c10')} % true accuracy on CIFAR-10 and {told('true_c100')} % on CIFAR-100 after "
         f"{told('seconds_dds', 0)} s of one core.\nWith all images, charged to epoch {epoch}, from which on it gets no "
         f"better, that takes {told('speedup', 1)} times as long, and the accuracy with dds differs by "
-        f"{told('accuracy_difference', 2, '+')} points.\nFrom as many images redrawn at random each round, the decisive "
-        f"control, dds differs by {told('gain_over_redrawn', 2, '+')} points. Re-run: `{found['command']}`."
+        f"{told('accuracy_difference', 2, '+')} points.\nFrom as many images redrawn at random each round, the "
+        f"decisive control, dds differs by {told('gain_over_redrawn', 2, '+')} points. Re-run: `{found['command']}`."
     )
 
 
