@@ -174,9 +174,30 @@ def test_public_names_are_complete() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "CONTRIBUTING.md"]:
-        prose = re.sub(r"`[^`\n]*`", "", page.read_text(encoding="utf-8"))
+        prose = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.S)
         for target in re.findall(r"\]\(([^)#:]+)\)", prose):
             assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_the_cards_of_the_methods_are_made_from_the_code_and_their_blocks_run() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import method_cards
+    finally:
+        sys.path.pop(0)
+    page = method_cards.PAGE.read_text(encoding="utf-8")
+    assert method_cards.page() == page, "run python benchmarks/method_cards.py"
+    blocks = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    assert len(blocks) == len(method_cards.GROUPS)
+    for block, (_, _, methods) in zip(blocks, method_cards.GROUPS, strict=True):
+        told = io.StringIO()
+        with contextlib.redirect_stdout(told):
+            exec(compile(block, "docs/methods.md", "exec"), {"__name__": "block"})
+        silent = [name for name in methods if name not in told.getvalue()]
+        assert silent in ([], ["predictor"], ["darts", "pdarts", "tas"]), silent  # of these three one is run
+        assert told.getvalue().strip()
+    headings = {re.sub(r" ", "-", line) for line in re.findall(r"^### (.*)$", page, flags=re.M)}
+    assert set(re.findall(r"\]\(#([\w-]+)\)", page)) == headings
 
 
 def test_the_readme_shows_the_committed_results() -> None:
