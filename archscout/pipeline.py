@@ -81,6 +81,7 @@ CLOCK, NOTED = "clock", 20.0  # the file of the seconds worked, and how often it
 AFTERWARDS = ("int8", "target_measured")  # events that other verbs add to a run, at any time
 PREDICTING = ("params", "macs", "memory", "training")  # costs that the predictor reads beside the proxies
 PULLABLE = 1000  # best candidates by the aggregate that the predictor may name
+DRAWING = 5.0  # seconds after which no more random architectures are drawn before the plan
 TAUGHT = 0.5  # of the loss is the teacher's answers
 HOPE = 0.8  # a training may turn out this much faster than measured; if it does not, it is shortened under way
 
@@ -507,7 +508,7 @@ def choose_network(
     costing = Costing(space, limits, profile, patience=config.timeout)
     draws = within_limits(costing)
     rng = np.random.default_rng([config.seed, 1])
-    sampled = require_feasible(costing, [draws.sample(rng) for _ in range(48)])
+    sampled = require_feasible(costing, some_of(draws, rng))
 
     cache = run.folder / "cache"  # worker processes of this machine map the images from here
     shared = data.share(cache) if isinstance(config.workers, int) and config.workers > 0 else data
@@ -610,6 +611,18 @@ def plan_jobs(plan: Plan, entrants: int) -> list[int]:
         jobs.append(left + controls)
         left = max(1, (left + 1) // 2)
     return jobs
+
+
+def some_of(draws: SearchSpace, rng: np.random.Generator, most: int = 48, least: int = 8) -> list[Arch]:
+    """Random architectures for the plan and the check that the limits can be met: fewer where drawing takes long.
+
+    A large network takes tenths of a second to count, and under tight limits a draw counts dozens.
+    """
+    found: list[Arch] = []
+    began = time.monotonic()
+    while len(found) < most and (len(found) < least or time.monotonic() - began < DRAWING):
+        found.append(draws.sample(rng))
+    return found
 
 
 def make_plan(

@@ -358,6 +358,14 @@ def test_limits_steer_and_move_within_the_space() -> None:
     moved = within_limits(costing, choice, arch, supernet=supernet)
     assert costing(moved)["violation"] <= 0 < costing(arch)["violation"]
     assert 0 < sum(a != b for a, b in zip(arch, moved, strict=True)) <= 12
+    fewer, asked, counted = Additive(table, costing.limits["params"]), [], Additive.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Additive, "__call__", lambda self, arch: asked.append(arch) or counted(self, arch))
+        led = within_limits(fewer, choice, arch, supernet=supernet, models={"params": model})
+    assert costing(led)["violation"] <= 0
+    lost = [float((choice.log() * (supernet.chosen(arch) - supernet.chosen(end))).sum()) for end in (moved, led)]
+    assert lost[1] == pytest.approx(lost[0], rel=0.2)  # by the model, which is off by a hundredth
+    assert len(asked) < 40  # all single changes are some hundred, per step
 
 
 def test_real_costs_are_taken_under_the_canonical_form() -> None:

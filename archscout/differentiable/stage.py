@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -33,6 +33,7 @@ from archscout.space import Arch, SearchSpace
 from archscout.split import split
 
 log = logging.getLogger("archscout")
+Models = Mapping[str, tuple[float, Tensor]]  # of each cost, see linear_costs
 EPOCHS = 25.0  # of a search given by counts: passes over all images, or rounds of those that a selector chose
 MOST_ENTRIES = 200  # of its history
 ENOUGH = 400  # steps that a search by rounds has at least, though no more than one by passes has
@@ -40,6 +41,7 @@ ENOUGH = 400  # steps that a search by rounds has at least, though no more than 
 #: measured in docs/plans/dds_search.md. The others tell by what is derived too little before their end.
 PATIENCE, PATIENT_STEPS = 6, 100
 TRIES = 4  # architectures that one supernet may give
+LIKELY = 20  # changes that a model foretells to help are tried before all are
 TIMED = 6  # steps that a timing takes
 CHEAPER = 0.8  # of what an architecture costs on the device may the next one cost
 #: a search of minutes has hundreds of steps, the published ones tens of thousands; measured: docs/plans/dds_search.md
@@ -113,6 +115,10 @@ def search_supernet(
     else:
         options |= {"selector": selector, "arch_selector": arch_selector}
 
+    @cache
+    def models() -> Models:  # the same whenever it is asked for, also in a session that resumes
+        return linear_costs(costing, np.random.default_rng([config.seed, 3]), supernet=supernet)
+
     def work() -> dict[str, Any]:
         with progress(f"{name}: training the supernet", epochs) as bar:
             seen = [0.0]
@@ -129,15 +135,16 @@ def search_supernet(
                 )
                 seen[0] = entry["epoch"]
 
-            models = linear_costs(costing, np.random.default_rng([config.seed, 3]), supernet=supernet)
-            options["penalty"] = excess_of(models, costing.limits, supernet, aim)
+            options["penalty"] = excess_of(models(), costing.limits, supernet, aim)
             if seconds is not None:
                 options["ends"] = Deadline(time.monotonic() + 1.1 * seconds)
             if several:
                 found = on_several(method, config.devices, space, weight_part, arch_part, **options)
             else:
                 found = method(space, weight_part, arch_part, on_progress=shown, **options)
-        arch = within_limits(costing, found.choice, found.arch, supernet=supernet, most_skips=found.most_skips)
+        arch = within_limits(
+            costing, found.choice, found.arch, supernet=supernet, most_skips=found.most_skips, models=models()
+        )
         derived, moved = (space.format(space.canonical(one)) for one in (found.arch, arch))
         return {
             "method": name, "arch": moved, "derived": derived, "epochs": epochs, "story": asdict(found.story),
@@ -152,7 +159,7 @@ def search_supernet(
         return
     first = tuple(found["options"])
     yield space.canonical(first)
-    for arch in cheaper(costing, torch.tensor(found["choice"]), first, supernet, found["most_skips"]):
+    for arch in cheaper(costing, torch.tensor(found["choice"]), first, supernet, found["most_skips"], models):
         yield space.canonical(arch)
 
 
@@ -176,7 +183,12 @@ def settings_of(config: Config, data: Data, images: int, name: str) -> Settings:
 
 
 def cheaper(
-    costing: Costing, choice: Tensor, arch: Arch, supernet: Any = None, most_skips: int | None = None
+    costing: Costing,
+    choice: Tensor,
+    arch: Arch,
+    supernet: Any = None,
+    most_skips: int | None = None,
+    models: Callable[[], Models | None] = lambda: None,
 ) -> Iterator[Arch]:
     """What the same choice gives when less and less is allowed of the limited costs of a device; at most TRIES - 1.
 
@@ -191,7 +203,7 @@ def cheaper(
         costs = costing.upper(costing(arch))
         costing = costing.within({**costing.limits, **{name: CHEAPER * costs[name] for name in names}})
         try:
-            arch = within_limits(costing, choice, arch, supernet=supernet, most_skips=most_skips)
+            arch = within_limits(costing, choice, arch, supernet=supernet, most_skips=most_skips, models=models())
         except UserError:
             return
         yield arch
@@ -236,9 +248,7 @@ class Excess:
         return 2.0 * torch.stack(over).sum() if over else choice.sum() * 0
 
 
-def excess_of(
-    models: Mapping[str, tuple[float, Tensor]], limits: Mapping[str, float], supernet: Any, aim: str = "limit"
-) -> Excess:
+def excess_of(models: Models, limits: Mapping[str, float], supernet: Any, aim: str = "limit") -> Excess:
     """The penalty of the limits on costs that have a model, for the choice of a supernet; for the aim see options."""
     known = {name: limit for name, limit in limits.items() if name in models}
     never, rivals = getattr(supernet, "never", None), tuple(getattr(supernet, "rivals", ()))
@@ -348,8 +358,13 @@ def within_limits(
     steps: int = 60,
     supernet: Any = None,
     most_skips: int | None = None,
+    models: Models | None = None,
 ) -> Arch:
     """The architecture, moved within the limits where it is not: per step the change that loses least log weight.
+
+    What a change loses is held against how much of the violation it takes away. With linear `models` of the costs the
+    changes are tried in the order that these foretell, and the first that really helps is taken, which asks for few
+    exact costs; without them, and where none helps, all changes are counted.
 
     It is not in canonical form, whose nodes may be other ones than those that the rows of the choice name.
     supernet: whose choice it is, where its rows are not the decisions of the space. most_skips: how many skips it may
@@ -363,22 +378,38 @@ def within_limits(
     def weight(picked: Arch) -> float:
         return float((logs * chosen(supernet, picked, logs.shape[1]).numpy()).sum())
 
-    for _ in range(steps):
-        now = costing(arch)["violation"]
-        if now <= 0:
-            return arch
-        moves = []
+    def exact(picked: Arch) -> float:
+        return float(costing(picked)["violation"])
+
+    def foretold(picked: Arch) -> float:
+        hot = chosen(supernet, picked, logs.shape[1])
+        pairs = [(models[name], limit) for name, limit in costing.limits.items() if name in models] if models else []
+        return sum(max(float(expected(model, hot)) / limit - 1, 0.0) for model, limit in pairs)
+
+    def moves(violation: Callable[[Arch], float]) -> list[Arch]:
+        """Single changes that lower the violation, that of the least price first."""
+        now, rated = violation(arch), []
         for decision, width in enumerate(widths):
             for option in range(width):
                 trial = (*arch[:decision], option, *arch[decision + 1 :])
-                if most is not None and skips_of(supernet, trial) > most:
+                if trial == arch or (most is not None and skips_of(supernet, trial) > most):
                     continue
-                gain = now - costing(trial)["violation"]
+                gain = now - violation(trial)
                 if gain > 1e-12:
-                    moves.append((max(weight(arch) - weight(trial), 1e-3) / gain, trial))
-        if not moves:
+                    rated.append((max(weight(arch) - weight(trial), 1e-3) / gain, trial))
+        return [trial for _, trial in sorted(rated)]
+
+    for _ in range(steps):
+        now = exact(arch)
+        if now <= 0:
+            return arch
+        likely = moves(foretold)[:LIKELY] if models else []
+        better = next((trial for trial in likely if now - exact(trial) > 1e-12), None)
+        if better is None:
+            better = next(iter(moves(exact)), None)
+        if better is None:
             break
-        arch = min(moves)[1]
+        arch = better
     if costing(arch)["violation"] <= 0:
         return arch
     capped = "" if most is None else f", of those with at most {most} skip connections"
