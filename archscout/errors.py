@@ -1,9 +1,11 @@
-"""The one exception that is the person's to mend, and the wording of unknown names."""
+"""The one exception that is the person's to mend, the wording of unknown names, and its way out of processes."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -31,3 +33,24 @@ def unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> UserEr
     guess = f"; did you mean '{near[0]}'?" if near else ""
     extra = f" {hint}" if hint else ""
     return UserError(f"unknown {what} '{got}'{guess} (known: {', '.join(names)}){extra}")
+
+
+@contextmanager
+def leaving(note: Path) -> Iterator[None]:
+    """In a process of several: a UserError also leaves its text in a file, since the launcher gets a traceback only."""
+    try:
+        yield
+    except UserError as error:
+        note.write_text(str(error), encoding="utf-8")
+        raise
+
+
+@contextmanager
+def taking(note: Path) -> Iterator[None]:
+    """Around the launch of several processes: raises the UserError of one of them that left it in the file."""
+    try:
+        yield
+    except Exception:
+        if note.exists():
+            raise UserError(note.read_text(encoding="utf-8")) from None
+        raise

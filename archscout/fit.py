@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 from archscout.augment import BORDERS, augment
 from archscout.checkpoint import mending, read_checkpoint, write_checkpoint
 from archscout.drop_path import DropPath
-from archscout.errors import UserError, unknown
+from archscout.errors import UserError, leaving, taking, unknown
 from archscout.naming import word
 from archscout.seeds import generator_of, number_of
 from archscout.selection.drift import audit_selection
@@ -290,7 +290,8 @@ def _fit_fabric(model: nn.Module, part: Part, device: str, devices: int, job: di
         return _train(fabric, model, part, **job)
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.pt"
-        fabric.launch(partial(_train_spawned, model, part, job, answer))
+        with taking(answer.with_suffix(".told")):
+            fabric.launch(partial(_train_spawned, model, part, job, answer))
         values, weights, state = torch.load(answer, weights_only=True, map_location="cpu")
     model.load_state_dict(weights)
     job["selector"].load_state_dict(state)
@@ -305,7 +306,8 @@ def _train_spawned(model: nn.Module, part: Part, job: dict[str, Any], answer: Pa
     a pipe holds would wait for ever.
     """
     model, selector = deepcopy(model), deepcopy(job["selector"])
-    fitted = _train(fabric, model, part, **{**job, "selector": selector})
+    with leaving(answer.with_suffix(".told")):
+        fitted = _train(fabric, model, part, **{**job, "selector": selector})
     if fabric.global_rank == 0:
         torch.save((asdict(fitted), model.state_dict(), selector.state_dict()), answer)
     fabric.barrier()  # a process that ended with the group still open can abort in the threads that serve it

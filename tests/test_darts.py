@@ -222,6 +222,8 @@ def test_two_processes_find_what_one_finds() -> None:
         on_several(darts, 2, space, *parts, device="cuda:1")
     with pytest.raises(UserError, match="99 GPUs"):
         on_several(darts, 99, space, *parts, device="cuda")
+    with pytest.raises(UserError, match="no setting 'nonsense'"):  # found in the processes only
+        on_several(darts, 2, space, *parts, nonsense=1, **options)
 
 
 @pytest.mark.parametrize("order", [1, 2, "difference"])

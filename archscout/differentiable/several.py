@@ -14,9 +14,11 @@ from torch import distributed as dist
 from archscout.differentiable.bilevel import Story
 from archscout.differentiable.choice import relax
 from archscout.differentiable.darts import Found
-from archscout.errors import UserError
+from archscout.errors import UserError, leaving, taking
 from archscout.naming import word
 from archscout.space import SearchSpace
+
+NOTE = "told"  # the file of an error that a person can mend
 
 
 def on_several(method: Callable[..., Found], devices: int, space: SearchSpace, *parts: Any, **options: Any) -> Found:
@@ -34,7 +36,8 @@ def on_several(method: Callable[..., Found], devices: int, space: SearchSpace, *
     if place == "cuda" and torch.cuda.device_count() < devices:
         raise UserError(f"{devices} GPUs were asked for, this machine has {torch.cuda.device_count()}")
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_work, (folder, devices, method, space, parts, options), nprocs=devices)
+        with taking(Path(folder) / NOTE):
+            torch.multiprocessing.spawn(_work, (folder, devices, method, space, parts, options), nprocs=devices)
         answer = torch.load(Path(folder) / "answer.pt", weights_only=True, map_location="cpu")
     arch, weights, made, story, choice, most_skips = answer
     supernet = relax(space, word(method), **made)
@@ -53,7 +56,8 @@ def _work(
     backend = "nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=devices)
     try:
-        found = method(space, *parts, **options)
+        with leaving(Path(folder) / NOTE):
+            found = method(space, *parts, **options)
         if rank == 0:
             content = (list(found.arch), found.supernet.state_dict(), found.options, asdict(found.story))
             torch.save((*content, found.choice, found.most_skips), Path(folder) / "answer.pt")
