@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--budget", default="10m", help="wall-clock time of each arm")
     parser.add_argument("--only", action="append", choices=list(SOURCES), help="only these data sets")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new cell after this many minutes")
-    parser.add_argument("--quick", action="store_true", help="digits alone with the least budget; a test of the script")
+    parser.add_argument("--quick", action="store_true", help="digits, counts instead of budgets; a test of the script")
     parser.add_argument("--keep", type=Path, help="keep the run folders here")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "main_job.json")
@@ -140,7 +140,9 @@ def main() -> None:
     if args.out.exists() and not args.quick:
         cells = json.loads(args.out.read_text())["cells"]
     for name in names:
-        budget = "50s" if args.quick else ("2m" if name == "digits" else args.budget)
+        budget = "2m" if name == "digits" else args.budget
+        long = {"budget": budget}
+        few = {"candidates": 6, "finalists": 1, "epochs": 0.5, "workers": 0, "proxies": "macs,naswot"}
         with tempfile.TemporaryDirectory() as work:
             try:
                 source = SOURCES[name](Path(work), Path(args.data or "absent"))
@@ -154,16 +156,16 @@ def main() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
                 start = time.monotonic()
                 if arm == "archscout":
-                    result = archscout.search(source, out=folder, budget=budget, seed=args.seed, **SETTINGS[name])
+                    asked = {**SETTINGS[name], **(few if args.quick else long)}
+                    result = archscout.search(source, out=folder, seed=args.seed, **asked)
                 else:
                     verified = cells[f"{name}/archscout"]["verified"]
                     arch = next((v["arch"] for v in verified if v["role"] == "baseline"), None)
                     if arch is None:
                         print(f"{name}: no plain baseline fits the limits", file=sys.stderr)
                         continue
-                    result = archscout.train(
-                        source, space="plain", arch=arch, out=folder, budget=budget, seed=args.seed
-                    )
+                    asked = {"epochs": 0.5} if args.quick else long
+                    result = archscout.train(source, space="plain", arch=arch, out=folder, seed=args.seed, **asked)
                 cells[f"{name}/{arm}"] = {
                     **cell_of(result, (time.monotonic() - start) / 60),
                     "limits": SETTINGS[name]["limits"],

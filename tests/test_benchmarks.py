@@ -11,7 +11,6 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 NO_SCRIPTS = ("cells", "known", "pictures", "readme_table", "repeats", "results_file", "trade_offs")
-TIMED = ("main_job",)  # with a budget of seconds
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem not in NO_SCRIPTS)
 
 
@@ -24,9 +23,7 @@ def check(path: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "script", [pytest.param(name, marks=pytest.mark.alone) if name in TIMED else name for name in SCRIPTS]
-)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_quick(script: str, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     line = [sys.executable, str(FOLDER / f"{script}.py"), "--quick", "--out", str(out)]
