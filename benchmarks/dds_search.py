@@ -17,7 +17,8 @@ processor, of the one thread that a search has. A search on selected images ends
 derived cell has been the same for PATIENCE rounds, or ROUNDS are over. Full data is charged to its earliest epoch whose
 mean accuracy over seeds is within .1 of its best; `--arms full_long` gives it three times as long. `--step` measures
 instead one forward, backward and update of 64 images on the full supernet (16 channels, five cells per stage) with two
-threads, on a machine that does nothing else, beside those of a textbook version.
+threads, on a machine that does nothing else, beside those of a textbook version. `--tiles` runs the whole main job with
+darts on the magnetic tiles (imbalanced, six classes), each arm with the same budget: all images, dds and random ones.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
 from cells import Images, run_cells
-from main_job import cifar10
+from main_job import cifar10, tiles
 
+import archscout
 from archscout.bench import load_table
 from archscout.costs import COSTS
 from archscout.costs.trace import trace
@@ -53,6 +55,7 @@ from archscout.differentiable.pdarts import pdarts
 from archscout.fit import fit, normaliser, recipe_for
 from archscout.selection import SELECTORS
 from archscout.selection.selector import Selector
+from archscout.space import SearchSpace
 from archscout.spaces.nasbench201 import EDGES, OPS, nasbench201, skeleton
 from archscout.spaces.plain import plain
 from archscout.verify import initialise
@@ -70,6 +73,7 @@ SUBSET = 1000  # images of a round, for the weights and for the architecture
 ROUNDS = 25
 PATIENCE = 6
 FULL_EPOCHS, LONG_EPOCHS = 4, 12
+TILES: dict[str, Any] = {"budget": "6m", "share": 0.2, "limits": {"latency": "10ms"}}
 STAGE_EPOCHS, STAGE_ROUNDS, STAGE_SEEDS = 3, 7, 5  # of each stage of P-DARTS, and its seeds
 SETTINGS = Settings(batch_size=64, lr=0.1, arch_lr=1e-2, flip=True, shift=2)
 WHOLE = (3, 32, 32)
@@ -264,6 +268,31 @@ def bootstrap(samples: list[float], draws: int = 10_000) -> list[float]:
     return [float(end) for end in np.percentile(values[picked].mean(1), (2.5, 97.5))]
 
 
+def narrow(input_shape: tuple[int, int, int], classes: int) -> SearchSpace:
+    return nasbench201(input_shape, classes, channels=8, cells=1)
+
+
+def tiles_cell(arm: str, seed: int, data: Path) -> dict[str, Any]:
+    """The main job on the magnetic tiles: balanced accuracy on the test part, opened once, and what the search took."""
+    with tempfile.TemporaryDirectory() as work:
+        began = time.perf_counter()
+        result = archscout.search(
+            tiles(Path(work), data), space=narrow, strategy="darts", select=arm, share=TILES["share"], seed=seed,
+            limits=TILES["limits"], budget=TILES["budget"], out=Path(work) / "run", workers=0,
+        )  # fmt: skip
+        found, test = result.events["supernet"], result.best["test"]
+        story, shares = found["story"], dict.fromkeys(("value", "low", "high"))
+        shares["value"] = 100 * test["balanced_accuracy"]
+        shares["low"], shares["high"] = (100 * end for end in test["balanced_accuracy_interval"])
+        return {
+            **shares, "n": test["n"], "winner": result.best["arch"], "role": result.best["role"], "arch": found["arch"],
+            "search_seconds": story["seconds"], "epochs": story["history"][-1]["epoch"], "planned": found["epochs"],
+            "stopped": story["stopped"], "audits": len(story["audits"]),
+            "validation": {r["role"]: r["validation"] for r in result.events["verified"]},
+            "seconds": time.perf_counter() - began, **TILES,
+        }  # fmt: skip
+
+
 def truth(data: Path) -> dict[str, tuple[float, float]]:
     """Cell -> accuracy after 200 epochs on CIFAR-10 and CIFAR-100."""
     table = load_table(data / "nas" / "nb201_accuracy.parquet")
@@ -321,6 +350,10 @@ def figures(
         for cost in ("params", "flops"):
             ratios = [cost_of(e["arch"], cost) / cost_of(b["arch"], cost) for e, b in zip(ends, begins, strict=True)]
             add(f"{cost}_ratio", ratios, "times, of the networks found")
+    for arm in ("full", "dds", "random"):
+        rows = of(f"tiles/{arm}")
+        add(f"tiles_{arm}", [row["value"] for row in rows.values()], "% balanced accuracy on the test part")
+        add(f"tiles_search_seconds_{arm}", [row["search_seconds"] for row in rows.values()], "s of training a supernet")
     slow, fast = of("pdarts_full"), of("pdarts_dds")
     common = sorted(set(slow) & set(fast))
     add(
@@ -348,6 +381,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--work", type=Path, default=HERE / "pieces" / "dds_search")
     parser.add_argument("--step", action="store_true", help="measure the seconds of a step of the full supernet")
+    parser.add_argument(
+        "--tiles", action="store_true", help="the main job on the magnetic tiles, arms full, dds, random"
+    )
     parser.add_argument("--quick", action="store_true", help="a step of two arms on noise; a test of the script")
     parser.add_argument("--out", type=Path, help="default: results/dds_search.json, with cuda dds_search_cuda.json")
     args = parser.parse_args()
@@ -388,6 +424,15 @@ def main() -> None:
         print(key, f"{cell['seconds']:.0f} s", end["arch"], *known[end["arch"]], flush=True)
         save()
 
+    if args.tiles:
+        ends = time.monotonic() + 60 * args.minutes
+        chosen = [arm for arm in ("dds", "full", "random") if arm in args.arms.split(",")]
+        for key, arm, seed in ((f"tiles/{arm}/{seed}", arm, seed) for seed in range(args.seeds) for arm in chosen):
+            if key not in cells and time.monotonic() < ends:
+                cells[key] = tiles_cell(arm, seed, args.data)
+                print(key, json.dumps(cells[key]), flush=True)
+                save()
+        return
     if args.step:
         steps = step_samples()
         save()
