@@ -93,7 +93,7 @@ class Settings:
             "beta of at least 0": self.beta >= 0,
             "wait of at least 0": self.wait >= 0,
             "every of at least 1": self.every >= 1,
-            "stop_skips of at least 1": self.stop_skips is None or self.stop_skips >= 1,
+            "stop_skips of at least 0": self.stop_skips is None or self.stop_skips >= 0,
             "patience above 0": self.patience is None or self.patience > 0,
             "shift of at least 0": self.shift >= 0,
             "report above 0": self.report > 0,
