@@ -55,7 +55,8 @@ def images(n: int = 160) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("strategy", ["darts", "pdarts"])
-def test_the_main_job_with_a_supernet(strategy: str, tmp_path: Path) -> None:
+def test_the_main_job_with_a_supernet(strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "EPOCHS", 9.0)
     result = archscout.search(
         images(), space=tiny, strategy=strategy, select="hard_random", share=0.5, limits={"params": "6k"}, finalists=1,
         epochs=1, out=tmp_path / "run", workers=0,
@@ -72,7 +73,8 @@ def test_the_main_job_with_a_supernet(strategy: str, tmp_path: Path) -> None:
     assert "The search by a supernet" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_stopped_search_goes_on_to_the_same_architecture(tmp_path: Path) -> None:
+def test_a_stopped_search_goes_on_to_the_same_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "EPOCHS", 5.0)
     options = {"space": tiny, "strategy": "darts", "finalists": 1, "epochs": 1, "workers": 0}
     whole = archscout.search(images(), out=tmp_path / "one", **options)
     archscout.search(images(), out=tmp_path / "two", **options)
