@@ -275,7 +275,7 @@ def known_networks(events: Mapping[str, Any]) -> str:
         return f"Pretrained networks were not in the comparison.{taught}"
     trained = [r for r in known if r["validation"] is not None]
     if not trained:
-        return f"No pretrained network could be trained ({known[0]['failure']})."
+        return f"No pretrained network could be trained ({known[0]['failure']}).{taught}"
     best = max(trained, key=lambda r: r["validation"])
     beyond = " It is beyond the limits." if best["role"] == "teacher" else ""
     return (

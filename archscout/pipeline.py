@@ -508,7 +508,7 @@ def choose_network(
     costing = Costing(space, limits, profile, patience=config.timeout)
     draws = within_limits(costing)
     rng = np.random.default_rng([config.seed, 1])
-    sampled = require_feasible(costing, some_of(draws, rng))
+    sampled = require_feasible(costing, some_of(costing, draws, rng))
 
     cache = run.folder / "cache"  # worker processes of this machine map the images from here
     shared = data.share(cache) if isinstance(config.workers, int) and config.workers > 0 else data
@@ -613,15 +613,19 @@ def plan_jobs(plan: Plan, entrants: int) -> list[int]:
     return jobs
 
 
-def some_of(draws: SearchSpace, rng: np.random.Generator, most: int = 48, least: int = 8) -> list[Arch]:
+def some_of(
+    costing: Costing, draws: SearchSpace, rng: np.random.Generator, most: int = 48, least: int = 8
+) -> list[Arch]:
     """Random architectures for the plan and the check that the limits can be met: fewer where drawing takes long.
 
-    A large network takes tenths of a second to count, and under tight limits a draw counts dozens.
+    A large network takes tenths of a second to count, and under tight limits a draw counts dozens. All are drawn where
+    none keeps the limits, so that these are never refused for want of time.
     """
     found: list[Arch] = []
-    began = time.monotonic()
-    while len(found) < most and (len(found) < least or time.monotonic() - began < DRAWING):
+    began, kept = time.monotonic(), False
+    while len(found) < most and (len(found) < least or not kept or time.monotonic() - began < DRAWING):
         found.append(draws.sample(rng))
+        kept = kept or costing(found[-1])["violation"] <= 0
     return found
 
 

@@ -117,14 +117,15 @@ def search_lines() -> str:
         return f"{value} ({low} to {high})"
 
     speedup = figures["speedup"]
-    epoch = speedup["unit"].rpartition(" ")[2]
+    epoch = float(speedup["unit"].rpartition(" ")[2])
     return (
         f"Differentiable search on chosen images, NAS-Bench-201, {speedup['n']} seeds: first-order DARTS with `dds` "
         f"ends at cells of {told('true_c10')} % true accuracy on CIFAR-10 and {told('true_c100')} % on CIFAR-100 after "
-        f"{told('seconds_dds', 0)} s of one core.\nWith all images, charged to epoch {epoch}, from which on it gets no "
-        f"better, that takes {told('speedup', 1)} times as long, and the accuracy with dds differs by "
+        f"{told('seconds_dds', 0)} s of one core.\nWith all images, charged to epoch {epoch:.2f}, from which on it is "
+        f"within .1 of its best, that takes {told('speedup')} times as long, and the accuracy with dds differs by "
         f"{told('accuracy_difference', 2, '+')} points.\nFrom as many images redrawn at random each round, the "
-        f"decisive control, dds differs by {told('gain_over_redrawn', 2, '+')} points. Re-run: `{found['command']}`."
+        f"decisive control, dds differs by {told('gain_over_redrawn', 2, '+')} points; a random cell has "
+        f"{told('true_c10_random_cell', 1)} %. Re-run: `{found['command']}`."
     )
 
 

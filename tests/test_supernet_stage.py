@@ -280,6 +280,7 @@ def test_a_search_on_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("darts", ["epochs=-1"], "epochs above 0"),
         ("pdarts", {"most_skips": 1, "wait": 0.2}, None),
         ("tas", ["tolerance=0.1"], None),
+        ("tas", ["tolerance=1.5"], "tolerance=1.5: wanted from 0 to below 1"),
         ("evolution", ["beta=1"], "evolution trains no supernet"),
     ],
 )

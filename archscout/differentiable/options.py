@@ -20,6 +20,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "pdarts": {"most_skips": int, "wait": float},
     "tas": {"tolerance": float, "strength": float},
 }
+#: and between which numbers
+RANGES = {"most_skips": (0, 1000), "wait": (0, 1), "tolerance": (0, 1), "strength": (0, 1e6)}
 AIM = ("limit", "target")  # costs may be below their limits, or are also drawn up to them
 KINDS: dict[str, Any] = dict.fromkeys(("batch_size", "every", "stop_skips", "shift"), int)
 ORDERS = (1, 2, "difference")
@@ -65,6 +67,9 @@ def sorted_out(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], d
     for name, value in given.items():
         if name in own:
             arguments[name] = of_kind(name, value, own[name])
+            low, high = RANGES.get(name, (0, 0))
+            if name in RANGES and not low <= arguments[name] < high:
+                raise UserError(f"supernet option {name}={value}: wanted from {low:g} to below {high:g}")
         elif name == "aim":
             aim = of_kind(name, value, AIM)
         elif name in SETTINGS:
