@@ -114,6 +114,7 @@ def test_the_page_on_choosing_names_what_there_is(tmp_path: Path) -> None:
     for command in commands:
         run_command(command, tmp_path)
     assert (tmp_path / "runs" / "rewarded" / "report.html").exists()
+    assert "of another run taught the winner" in (tmp_path / "runs" / "taught" / "report.html").read_text()
     assert len((tmp_path / "ranks.csv").read_text().splitlines()) == 5
 
 
