@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from archscout.data import Data, Part
+from archscout.data import Data
 from archscout.errors import unknown
+from archscout.fit import Part
 from archscout.probe import Batch
 from archscout.scoring import as_images
 
@@ -61,7 +62,7 @@ def hard(part: Part, n: int, rng: np.random.Generator) -> np.ndarray:
     What is hard for a network is known only after training; this is the cheap stand-in that needs none. Candidates are
     64 random images of each class.
     """
-    classes = np.flatnonzero(part.counts).tolist()
+    classes = np.unique(part.labels).tolist()
     sketches = {c: sketch(part, np.flatnonzero(part.labels == c), rng) for c in classes}
     means = np.stack([x.mean(0) for _, x in sketches.values()])
 
@@ -87,7 +88,7 @@ KINDS: dict[str, Callable[[Part, int, np.random.Generator], np.ndarray]] = {
 
 def in_turns(part: Part, n: int, rng: np.random.Generator, order: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """`n` positions, one of each class in turn, each class in the order that `order(members)` gives."""
-    by_class = [order(np.flatnonzero(part.labels == c)) for c in np.flatnonzero(part.counts)]
+    by_class = [order(np.flatnonzero(part.labels == c)) for c in np.unique(part.labels)]
     turns = rng.permutation(len(by_class))
     picks = [by_class[c][i % len(by_class[c])] for i in range(-(-n // len(turns))) for c in turns]
     return rng.permutation(np.array(picks[:n], dtype=np.int64))

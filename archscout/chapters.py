@@ -54,6 +54,7 @@ def supernet(facts: Mapping[str, Any], figures: dict[str, Any]) -> dict[str, Any
     return {
         "method": found["method"], "selector": found["selector"], "seconds": story["seconds"], "arch": found["arch"],
         "derived": found["derived"], "stopped": story["stopped"], "skips": found.get("skips"),
+        "decided": found.get("decided"),
         "epochs": epochs[-1] if epochs else 0, "stages": len(ends), "changed": len(changes) - 1,
         "options": options[0] if options and all(one == options[0] for one in options) else [],
         "alphas": "alphas" in figures, "subset": "supernet_subset" in figures,

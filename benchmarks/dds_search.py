@@ -19,6 +19,10 @@ mean accuracy over seeds is within .1 of its best; `--arms full_long` gives it t
 instead one forward, backward and update of 64 images on the full supernet (16 channels, five cells per stage) with two
 threads, on a machine that does nothing else, beside those of a textbook version. `--tiles` runs the whole main job with
 darts on the magnetic tiles (imbalanced, six classes), each arm with the same budget: all images, dds and random ones.
+
+Seeds from FRESH on are for `decide=zero-shot` alone, which was thought of when the others had been seen: of the cells
+that the second half of a search derived, the one that the aggregate of the proxies ranks first, by the committed scores
+of results/ranking_scores.parquet. `--seeds 15 --first 10 --arms dds,random` runs them.
 """
 
 from __future__ import annotations
@@ -45,13 +49,15 @@ from cells import Images, run_cells
 from main_job import cifar10, tiles
 
 import archscout
+from archscout.aggregate import INPUTS, aggregate
 from archscout.bench import load_table
 from archscout.costs import COSTS
 from archscout.costs.trace import trace
-from archscout.differentiable.bilevel import Settings
+from archscout.differentiable.bilevel import Settings, Story
 from archscout.differentiable.choice import relax, softmax
 from archscout.differentiable.darts import darts
 from archscout.differentiable.pdarts import pdarts
+from archscout.differentiable.zero_shot import settled_among
 from archscout.fit import fit, normaliser, recipe_for
 from archscout.selection import SELECTORS
 from archscout.selection.selector import Selector
@@ -69,6 +75,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dds_furthest": {"among": None},
     "dds_untrained": {"among": None, "embedding": "untrained"},
 }
+FRESH = 10  # seeds from here on are for the last word of the proxies
 SUBSET = 1000  # images of a round, for the weights and for the architecture
 ROUNDS = 25
 PATIENCE = 6
@@ -301,6 +308,29 @@ def truth(data: Path) -> dict[str, tuple[float, float]]:
     )
 
 
+@lru_cache(maxsize=1)
+def scores() -> dict[Any, dict[str, float]]:
+    """Canonical cell -> its zero-shot scores, as committed."""
+    import pandas as pd
+
+    space = nasbench201(WHOLE, 10)
+    rows = pd.read_parquet(HERE / "results" / "ranking_scores.parquet", columns=["arch", *INPUTS]).to_dict("records")
+    return {
+        space.canonical(space.parse(row.pop("arch"))): {k: float(v) for k, v in row.items() if np.isfinite(v)}
+        for row in rows
+    }
+
+
+@lru_cache(maxsize=256)
+def last_word(archs: tuple[str, ...]) -> str:
+    """Of what a search derived, one entry a report, the cell that the proxies take of its second half."""
+    space = nasbench201(WHOLE, 10)
+    story = Story(history=[{"arch": list(space.parse(arch))} for arch in archs])
+    among = settled_among(space, story, space.parse(archs[-1]))
+    ranks = aggregate([scores()[space.canonical(arch)] for arch in among]).tolist()
+    return space.format(among[ranks.index(min(ranks))])
+
+
 def figures(
     cells: dict[str, Any], known: dict[str, tuple[float, float]], steps: dict[str, list[float]] | None = None
 ) -> list[dict[str, Any]]:
@@ -315,8 +345,9 @@ def figures(
             ratio = [theirs / ours for theirs, ours in zip(steps[kind], steps["ours"], strict=True)]
             found.append(results_file.figure(f"step_ratio_{kind}", ratio, "times, paired by repeat"))
 
-    def of(arm: str) -> dict[int, dict[str, Any]]:
-        return {int(key.rpartition("/")[2]): cell for key, cell in cells.items() if key.rpartition("/")[0] == arm}
+    def of(arm: str, fresh: bool = False) -> dict[int, dict[str, Any]]:
+        seeds = {int(key.rpartition("/")[2]): cell for key, cell in cells.items() if key.rpartition("/")[0] == arm}
+        return {seed: cell for seed, cell in seeds.items() if (seed >= FRESH) == fresh}
 
     def last(cell: dict[str, Any], which: int = 0) -> float:
         return known[cell["curve"][-1]["arch"]][which]
@@ -364,6 +395,14 @@ def figures(
         "pdarts_difference", [last(fast[s]) - last(slow[s]) for s in common],
         "points of dds over all images, paired by seed", reach=-0.3,
     )  # fmt: skip
+    for arm in ("dds", "random"):
+        some = list(of(arm, fresh=True).values())
+        picked = [known[last_word(tuple(e["arch"] for e in cell["curve"]))] for cell in some]
+        add(f"true_c10_{arm}_fresh", [last(cell) for cell in some], "% accuracy of the cell at the end, fresh seeds")
+        for place, name in enumerate(("true_c10", "true_c100")):
+            add(f"{name}_{arm}_zero_shot", [pair[place] for pair in picked], "% with decide=zero-shot, fresh seeds")
+        gains = [pair[0] - last(cell) for pair, cell in zip(picked, some, strict=True)]
+        add(f"zero_shot_gain_{arm}", gains, "points on CIFAR-10 over decide=largest, paired, fresh seeds", reach=0.0)
     for arm in (*ARMS, "full_long"):
         cellsof = of(arm)
         add(f"true_c10_{arm}", [last(c) for c in cellsof.values()], "% accuracy of the cell at the end")
@@ -377,6 +416,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new cell after this many minutes")
     parser.add_argument("--arms", default=",".join(ARMS), help="only these arms")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="begin at this seed")
     parser.add_argument("--workers", type=int, default=2, help="searches at a time, one thread each")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--work", type=Path, default=HERE / "pieces" / "dds_search")
@@ -402,7 +442,7 @@ def main() -> None:
     cells, steps = before.get("cells", {}), before.get("steps")
     jobs = [
         (f"{arm}/{seed}", (arm, seed, str(args.work), str(args.data), args.device))
-        for seed in range(args.seeds)
+        for seed in range(args.first, args.seeds)
         for arm in args.arms.split(",")
         if f"{arm}/{seed}" not in cells and (seed < STAGE_SEEDS or not arm.startswith("pdarts_"))
     ]

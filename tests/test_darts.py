@@ -10,12 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+from archscout.aggregate import INPUTS, aggregate
+from archscout.batches import balanced
 from archscout.differentiable.bilevel import Settings, architecture_gradient, train_supernet
 from archscout.differentiable.choice import softmax
 from archscout.differentiable.darts import by_perturbation, darts
 from archscout.differentiable.pdarts import PUBLISHED, cap_skips, pdarts, strongest
 from archscout.differentiable.several import on_several
+from archscout.differentiable.zero_shot import by_zero_shot, settled_among
 from archscout.errors import UserError
+from archscout.fit import normaliser
+from archscout.scoring import Scorer
 from archscout.selection import SELECTORS
 from archscout.space import SearchSpace, portable
 from archscout.spaces.nasbench201 import nasbench201
@@ -423,3 +428,26 @@ def test_parts_that_share_images_are_refused() -> None:
     part = data.part("train")
     with pytest.raises(UserError, match="both in the weight data"):
         train_supernet(Toy(), part, part, Settings(), seed=0, **PLACE)
+
+
+def test_the_proxies_have_the_last_word_among_what_a_search_settled_on() -> None:
+    """The same training; of what the second half of its history derived, each once, the best by the aggregate."""
+    one, other = Images(48, 0), Images(48, 1)
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+    settings = {"epochs": 6, "batch_size": 8, "lr": 0.1, "arch_lr": 0.1, "report": 0.17}
+    plain = darts(space, one, other, **settings, **PLACE)
+    rows = [tuple(row["arch"]) for row in plain.story.history]
+    late = {space.canonical(arch) for arch in rows[len(rows) // 2 :]}
+    among = settled_among(space, plain.story, plain.arch)
+    assert among[0] == plain.arch
+    assert len(among) == len(late) > 2
+    assert {space.canonical(arch) for arch in among} == late
+    found = darts(space, one, other, decide="zero-shot", **settings, **PLACE)
+    assert found.choice.tolist() == plain.choice.tolist()
+    picked, ranks = by_zero_shot(space, among, other, **PLACE)
+    assert found.arch == picked == among[int(np.argmin(ranks))]
+    rows = other.batch(balanced(other, 48, np.random.default_rng([0, 5])))
+    batch = (normaliser(PLACE["mean"], PLACE["std"])(rows[1]), rows[2])
+    scorer = Scorer(space, [batch], INPUTS)
+    assert ranks == aggregate([scorer(arch)["scores"] for arch in among]).tolist()
+    assert len(by_zero_shot(space, among, other, **PLACE, ends=lambda: True)[1]) == 2

@@ -313,6 +313,27 @@ def test_a_supernet_is_trained_as_asked(tmp_path: Path, monkeypatch: pytest.Monk
     assert archscout.Result(tmp_path / "run").config["supernet"]["beta"] == 0.5
 
 
+def test_the_last_word_is_kept_within_limits_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among what the search settled on within the limits; the report says so; `decide=largest` asks nobody."""
+    monkeypatch.setattr(stage, "EPOCHS", 6.0)
+    monkeypatch.setitem(stage.RATES, "darts", {"lr": 0.1, "arch_lr": 0.1, "shift": 0})
+    common: dict[str, Any] = {
+        "space": tiny, "strategy": "darts", "finalists": 1, "epochs": 0.3, "workers": 0, "limits": {"params": "6k"},
+    }  # fmt: skip
+    result = archscout.search(images(), **common, out=tmp_path / "run")
+    event = result.events["supernet"]
+    decided = event["decided"]
+    costing = Costing(tiny((3, 8, 8), 2), {"params": 6e3})
+    assert len(decided["ranks"]) == len(decided["among"]) > 1
+    assert all(costing(costing.space.parse(text))["violation"] <= 0 for text in decided["among"])
+    assert event["derived"] == event["arch"] == decided["among"][int(np.argmin(decided["ranks"]))]
+    assert "between which its second half wavered" in (tmp_path / "run" / "report.html").read_text()
+    plain = archscout.search(images(), **common, supernet={"decide": "largest"}, out=tmp_path / "plain")
+    assert plain.events["supernet"]["decided"] is None
+    assert plain.events["supernet"]["story"]["alphas"] == event["story"]["alphas"]
+    assert plain.events["supernet"]["derived"] == decided["largest"]
+
+
 def test_a_target_is_approached_from_both_sides() -> None:
     """The penalty by hand, below and above; and the derived network of a search is nearer to a target than to a limit
     that costs nothing below it."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from archscout.differentiable.bilevel import Settings, Story, plain_softmax, train_supernet
 from archscout.differentiable.choice import gumbel, relax, softmax
+from archscout.differentiable.zero_shot import by_zero_shot, settled_among
 from archscout.errors import UserError
 from archscout.fit import Part, normaliser
 from archscout.seeds import generator_of
@@ -47,7 +48,7 @@ def darts(
     arch_selector: Selector | None = None,
     sample: Literal["softmax", "gumbel"] = "softmax",
     temperature: tuple[float, float] = (10.0, 0.1),
-    decide: Literal["largest", "perturbation"] = "largest",
+    decide: Literal["largest", "perturbation", "zero-shot"] = "largest",
     penalty: Callable[[Tensor], Tensor] | None = None,
     supernet: dict[str, Any] | None = None,
     settings: Settings | None = None,
@@ -68,12 +69,14 @@ def darts(
                   geometrically (Dong and Yang 2019, arXiv:1910.04465).
     decide:       "largest" takes the option of the largest weight. "perturbation" takes, decision by decision, the one
                   whose removal costs most accuracy on architecture images (Wang et al. 2021, arXiv:2108.04392).
+                  "zero-shot" takes, of the architectures that the largest weights gave in the second half of the
+                  search, the one that the proxies rank first: a remedy where a short search still wavers.
     penalty:      choice -> what is added to the architecture loss, such as an expected latency.
     supernet:     options of the space's supernet. settings: see bilevel.Settings; **more are single fields of it.
 
     One step costs a forward and backward of the supernet on weight images and one on architecture images; order 2 about
     three times that. Known to collapse into skip connections: the story says how many there are; `beta`, `stop_skips`,
-    "gumbel" and "perturbation" are remedies. Source: Liu, Simonyan and Yang 2019, arXiv:1806.09055.
+    "gumbel", "perturbation" and "zero-shot" are remedies. Source: Liu, Simonyan and Yang 2019, arXiv:1806.09055.
     """
     settings = with_more(settings or Settings(), more)
     with torch.random.fork_rng(devices=[]):
@@ -92,7 +95,11 @@ def darts(
         choice = softmax(network.logits())
     if decide == "perturbation":
         choice = by_perturbation(network, choice, arch_data, mean=mean, std=std, seed=seed, device=device)
-    return Found(network.derive(choice), network, story, choice.cpu(), dict(supernet or {}))
+    arch = network.derive(choice)
+    if decide == "zero-shot":
+        among = settled_among(space, story, arch)
+        arch, _ = by_zero_shot(space, among, arch_data, mean=mean, std=std, seed=seed, device=device)
+    return Found(arch, network, story, choice.cpu(), dict(supernet or {}))
 
 
 def with_more(settings: Settings, more: dict[str, Any]) -> Settings:

@@ -16,7 +16,7 @@ SETTINGS = (
 )  # fmt: skip
 #: arguments of each method besides -> what they may be: a kind of number, or words
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "darts": {"sample": ("softmax", "gumbel"), "decide": ("largest", "perturbation")},
+    "darts": {"sample": ("softmax", "gumbel"), "decide": ("largest", "perturbation", "zero-shot")},
     "pdarts": {"most_skips": int, "wait": float},
     "tas": {"tolerance": float, "strength": float},
 }

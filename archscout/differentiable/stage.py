@@ -20,9 +20,11 @@ from archscout.costs import COSTS
 from archscout.data import Data, Part
 from archscout.differentiable.bilevel import Settings
 from archscout.differentiable.choice import chosen, labels_of, relax
+from archscout.differentiable.darts import Found
 from archscout.differentiable.options import sorted_out
 from archscout.differentiable.several import on_several
 from archscout.differentiable.tas import full_macs
+from archscout.differentiable.zero_shot import by_zero_shot, settled_among
 from archscout.errors import UserError
 from archscout.naming import word
 from archscout.progress import progress
@@ -40,6 +42,9 @@ ENOUGH = 400  # steps that a search by rounds has at least, though no more than 
 #: darts on chosen images ends when its architecture has been the same for so many rounds, and for so many steps; as
 #: measured in docs/plans/dds_search.md. The others tell by what is derived too little before their end.
 PATIENCE, PATIENT_STEPS = 6, 100
+#: what a person does not set: the last word of darts, see there; measured in docs/plans/dds_search.md
+DECIDES = {"darts": "zero-shot"}
+DECIDING = 0.05  # of the seconds of a search may go to that
 TRIES = 4  # architectures that one supernet may give
 LIKELY = 20  # changes that a model foretells to help are tried before all are
 TIMED = 6  # steps that a timing takes
@@ -83,6 +88,8 @@ def search_supernet(
     }  # fmt: skip
     asked, own, aim = sorted_out(name, config.supernet)
     settings = replace(settings, **asked)
+    if zero_shot := own.get("decide", DECIDES.get(name)) == "zero-shot":
+        own.pop("decide", None)  # here, where the limits are known
     options |= own
     if name == "tas":
         options["target"] = tas_target(space, costing.limits)
@@ -142,14 +149,18 @@ def search_supernet(
                 found = on_several(method, config.devices, space, weight_part, arch_part, **options)
             else:
                 found = method(space, weight_part, arch_part, on_progress=shown, **options)
+        derived_arch, decided = found.arch, None
+        if zero_shot:
+            derived_arch, decided = last_word(costing, found, arch_part, config, data, seconds)
         arch = within_limits(
-            costing, found.choice, found.arch, supernet=supernet, most_skips=found.most_skips, models=models()
+            costing, found.choice, derived_arch, supernet=supernet, most_skips=found.most_skips, models=models()
         )
-        derived, moved = (space.format(space.canonical(one)) for one in (found.arch, arch))
+        derived, moved = (space.format(space.canonical(one)) for one in (derived_arch, arch))
         return {
             "method": name, "arch": moved, "derived": derived, "epochs": epochs, "story": asdict(found.story),
             "selector": "full" if select == "full" else word(select), "choice": found.choice.tolist(),
-            "options": list(arch), "most_skips": found.most_skips, "labels": labels_of(space, supernet),
+            "options": list(arch), "decided": decided, "most_skips": found.most_skips,
+            "labels": labels_of(space, supernet),
             "skips": supernet.skips(arch) if hasattr(supernet, "skips") else None,
         }  # fmt: skip
 
@@ -161,6 +172,26 @@ def search_supernet(
     yield space.canonical(first)
     for arch in cheaper(costing, torch.tensor(found["choice"]), first, supernet, found["most_skips"], models):
         yield space.canonical(arch)
+
+
+def last_word(
+    costing: Costing, found: Found, part: Part, config: Config, data: Data, seconds: float | None
+) -> tuple[Arch, dict[str, Any] | None]:
+    """What `by_zero_shot` takes of the architectures that a search settled among, and how: {among, ranks, largest}.
+
+    Those within the limits where there are such. Where there is one only, it is that, and nothing is scored.
+    """
+    space = costing.space
+    among = settled_among(space, found.story, found.arch)
+    among = [arch for arch in among if costing(arch)["violation"] <= 0] or among
+    if len(among) < 2:
+        return among[0], None
+    ends = Deadline(time.monotonic() + DECIDING * seconds) if seconds is not None else lambda: False
+    arch, ranks = by_zero_shot(
+        space, among, part, mean=data.mean, std=data.std, seed=config.seed, device=config.device, ends=ends
+    )
+    texts = [space.format(space.canonical(one)) for one in (*among[: len(ranks)], found.arch)]
+    return arch, {"among": texts[:-1], "ranks": ranks, "largest": texts[-1]}
 
 
 def epochs_of(round_: float, per_step: float) -> float:
