@@ -6,6 +6,7 @@ python benchmarks/pictures.py
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
+from dds_search import FRESH, truth
 from matplotlib import pyplot as plt
 
 HERE = Path(__file__).resolve().parent
@@ -36,18 +38,20 @@ def over_time(cells: list[dict[str, Any]], truth: dict[str, float], grid: np.nda
     return np.stack(rows)
 
 
-def searches(out: Path, truth: dict[str, float]) -> None:
+def searches(out: Path, known: dict[str, float]) -> None:
     """True accuracy against seconds of the processor, mean over seeds, for the arms of dds_search."""
     cells = json.loads((HERE / "results" / "dds_search.json").read_text(encoding="utf-8"))["cells"]
     figure, axes = plt.subplots(figsize=(8, 4.2), dpi=120)
     for arm, colour in COLOURS.items():
-        mine = [cell for key, cell in cells.items() if key.rpartition("/")[0] == arm]
+        mine = [
+            cell for key, cell in cells.items() if key.rpartition("/")[0] == arm and int(key.rpartition("/")[2]) < FRESH
+        ]
         if not mine:
             continue
         first = max(cell["curve"][0]["seconds"] for cell in mine)
         last = max(cell["curve"][-1]["seconds"] for cell in mine)
         grid = np.geomspace(first, last, 200)
-        values = over_time(mine, truth, grid)
+        values = over_time(mine, known, grid)
         mean = values.mean(0)
         axes.plot(grid, mean, color=colour, label=f"{WORDS.get(arm, arm)} (n = {len(mine)})")
         if len(mine) > 1:
@@ -70,9 +74,5 @@ def searches(out: Path, truth: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    import os
-
-    from dds_search import truth
-
     known = truth(Path(os.environ.get("ARCHSCOUT_DATA") or HERE.parents[1] / "shared" / "data"))
     searches(HERE.parent / "docs" / "dds_search.png", {cell: values[0] for cell, values in known.items()})
