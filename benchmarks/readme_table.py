@@ -118,6 +118,19 @@ def search_lines() -> str:
 
     speedup = figures["speedup"]
     epoch = float(speedup["unit"].rpartition(" ")[2])
+    more = ""
+    if "pdarts_speedup" in figures:
+        more += (
+            f"\nP-DARTS on all images takes {told('pdarts_speedup', 1)} times as long as with dds, whose cells have "
+            f"{told('true_c10_pdarts_dds')} % and differ by {told('pdarts_difference', 2, '+')} points "
+            f"({figures['pdarts_speedup']['n']} seeds)."
+        )
+    if "zero_shot_gain_dds" in figures:
+        more += (
+            f" In the main job the proxies choose among the cells between which the end of a search wavered: on "
+            f"{figures['zero_shot_gain_dds']['n']} other seeds of DARTS with dds that makes "
+            f"{told('true_c10_dds_zero_shot')} % of {told('true_c10_dds_fresh')} %."
+        )
     return (
         f"Differentiable search on chosen images, NAS-Bench-201, {speedup['n']} seeds: first-order DARTS with `dds` "
         f"ends at cells of {told('true_c10')} % true accuracy on CIFAR-10 and {told('true_c100')} % on CIFAR-100 after "
@@ -125,7 +138,7 @@ def search_lines() -> str:
         f"within .1 of its best, that takes {told('speedup')} times as long, and the accuracy with dds differs by "
         f"{told('accuracy_difference', 2, '+')} points.\nFrom as many images redrawn at random each round, the "
         f"decisive control, dds differs by {told('gain_over_redrawn', 2, '+')} points; a random cell has "
-        f"{told('true_c10_random_cell', 1)} %. Re-run: `{found['command']}`."
+        f"{told('true_c10_random_cell', 1)} %. Re-run: `{found['command']}`.{more}"
     )
 
 
