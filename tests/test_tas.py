@@ -17,7 +17,7 @@ from archscout.differentiable.tas import full_macs, into_band, tas, two_of
 from archscout.errors import UserError
 from archscout.spaces.plain import plain
 from archscout.spaces.resnet_shape import SHARES, macs_of, resnet_shape
-from archscout.supernets.resnet_shape import MixedConv, interpolated
+from archscout.supernets.resnet_shape import MixedConv, neighbours
 
 SHAPE = (3, 8, 8)
 SPACE = resnet_shape(SHAPE, 5, depth=2, width=8)
@@ -70,7 +70,7 @@ def test_multiply_adds_three_ways() -> None:
 def test_channelwise_interpolation_is_a_mean_of_neighbours() -> None:
     x = torch.randn(2, 5, 3, 4)
     for channels in (5, 8, 3, 1):
-        found = interpolated(x, channels)
+        found = torch.einsum("oc,nchw->nohw", neighbours(5, channels), x)
         for c in range(channels):
             low, high = int(np.floor(c * 5 / channels)), int(np.ceil((c + 1) * 5 / channels))
             assert torch.allclose(found[:, c], x[:, low:high].mean(1), atol=1e-6)
@@ -109,37 +109,54 @@ def test_a_search_ends_near_its_target() -> None:
         tas(SPACE, Images(8, 0), Images(8, 1), target=0.5, temperature=(0.1, 5.0), **PLACE)
 
 
-class Whole(MixedConv):
-    """The same convolution with all channels computed."""
+def interpolated(x, channels):
+    n, c, h, w = x.shape
+    pooled = nn.functional.adaptive_avg_pool1d(x.permute(0, 2, 3, 1).reshape(-1, 1, c), channels)
+    return pooled.view(n, h, w, channels).permute(0, 3, 1, 2)
 
-    def forward(self, x, weights, given):
-        y = self.conv(x)
+
+class Whole(MixedConv):
+    """The same as its definition reads: all channels computed, each width normalised and interpolated by itself."""
+
+    def forward(self, x, weights):
+        y = self.conv(nn.functional.pad(x, (0, 0, 0, 0, 0, self.conv.in_channels - x.shape[1])))
         used = [i for i in range(len(SHARES)) if float(weights[i].detach()) > 0]
         most = max(self.widths[i] for i in used)
-        total = sum(weights[i] * interpolated(self.norms[i](y[:, : self.widths[i]]), most) for i in used)
-        return nn.functional.pad(total, (0, 0, 0, 0, 0, y.shape[1] - most)), most
+        return sum(weights[i] * interpolated(self.norms[i](y[:, : self.widths[i]]), most) for i in used)
 
 
-def test_channels_that_are_not_computed_change_nothing() -> None:
+def test_a_mixed_convolution_is_what_its_definition_says() -> None:
+    """Answers, gradients and running statistics of training, then answers with these statistics."""
     torch.manual_seed(0)
     supernet = SPACE.relax_of["tas"]()
+    for name, p in supernet.named_parameters():
+        if ".norms." in name:
+            nn.init.normal_(p, 1.0, 0.3)
     other = copy.deepcopy(supernet)
     for layer in other.layers.values():
         layer.__class__ = Whole
     images = torch.randn(4, *SHAPE)
     for seed in range(8):
-        draw = torch.Generator().manual_seed(seed)
-        choice = two_of(supernet.logits().detach(), 1.0, draw)
-        answers = [net(images, choice) for net in (supernet, other)]
-        torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-5)
-        for net, answer in zip((supernet, other), answers, strict=True):
+        drawn = two_of(supernet.logits().detach(), 1.0, torch.Generator().manual_seed(seed))
+        choices, found = [], []
+        for net in (supernet, other):
+            choices.append(drawn.clone().requires_grad_())
             net.zero_grad()
-            answer.square().sum().backward()
+            net.train()
+            found.append(net(images, choices[-1]))
+            found[-1].square().sum().backward()
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+        used = drawn > 0
+        torch.testing.assert_close(*(choice.grad[used] for choice in choices), rtol=1e-3, atol=1e-4)
         for name, p in supernet.named_parameters():
             twin = dict(other.named_parameters())[name].grad
             assert (p.grad is None) == (twin is None), name
             if twin is not None:
                 torch.testing.assert_close(p.grad, twin, rtol=1e-3, atol=1e-4, msg=name)
+        torch.testing.assert_close(dict(supernet.named_buffers()), dict(other.named_buffers()), rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            answers = [net.eval()(images, drawn) for net in (supernet, other)]
+        torch.testing.assert_close(*answers, rtol=1e-4, atol=1e-5)
 
 
 def test_a_penalty_steers_where_there_is_no_target() -> None:

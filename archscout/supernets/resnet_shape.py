@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,11 +15,12 @@ from archscout.spaces.resnet_shape import SHARES, Network, absent, fitted, full_
 
 
 class MixedConv(nn.Module):
-    """A convolution whose number of output channels is a choice: maps (N, C, H, W) to (N, full width, H', W').
+    """A convolution whose number of output channels is a choice: maps (N, C, H, W) to (N, widest chosen, H', W').
 
     For each width that the choice gives weight, the first so many channels pass a batch normalisation of their own; the
     results are brought to the widest of them by averaging neighbouring channels (channel-wise interpolation), weighted
-    and added. The channels above are zero, and not computed.
+    and added. The statistics of a batch are those of its channels whatever the width: they are taken once, and scales,
+    averages and weights are one matrix among channels. Channels above the widest are not computed.
     """
 
     def __init__(self, inputs: int, full: int, stride: int) -> None:
@@ -27,30 +29,49 @@ class MixedConv(nn.Module):
         self.conv = nn.Conv2d(inputs, full, 3, stride, 1, bias=False)
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in self.widths)
 
-    def forward(self, x: Tensor, weights: Tensor, given: int) -> tuple[Tensor, int]:
-        """weights (8,); x is zero behind its first `given` channels. Returns the map and how many channels it uses."""
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """weights (8,); x may have fewer channels than the convolution takes: the others are zero."""
         used = [i for i in range(len(SHARES)) if float(weights[i].detach()) > 0]
         most = max(self.widths[i] for i in used)
-        kernel = self.conv.weight[:most, :given]
-        y = F.conv2d(x[:, :given], kernel, stride=self.conv.stride, padding=self.conv.padding)
-        total: Tensor | None = None
+        kernel = self.conv.weight[:most, : x.shape[1]]
+        y = F.conv2d(x, kernel, stride=self.conv.stride, padding=self.conv.padding)
+        if self.training:
+            y = self.normalised(y, used)
+        matrix, shift = y.new_zeros(()), y.new_zeros(())
         for i in used:
-            part = weights[i] * interpolated(self.norms[i](y[:, : self.widths[i]]), most)
-            total = part if total is None else total + part
-        assert total is not None
-        return F.pad(total, (0, 0, 0, 0, 0, self.conv.out_channels - most)), most
+            norm: Any = self.norms[i]
+            scale, offset = norm.weight, norm.bias
+            if not self.training:
+                scale = scale * (norm.running_var + norm.eps).rsqrt()
+                offset = offset - scale * norm.running_mean
+            means = weights[i] * neighbours(self.widths[i], most).to(scale)
+            matrix = matrix + F.pad(means * scale, (0, most - self.widths[i]))
+            shift = shift + means @ offset
+        return F.linear(y.permute(0, 2, 3, 1), matrix, shift).permute(0, 3, 1, 2)
+
+    def normalised(self, y: Tensor, used: Sequence[int]) -> Tensor:
+        """y with each channel brought to mean 0 and variance 1; the running statistics of the used widths follow."""
+        mean, variance = y.new_zeros(y.shape[1]).float(), y.new_ones(y.shape[1]).float()
+        first: nn.BatchNorm2d = self.norms[0]  # type: ignore[assignment]
+        y = F.batch_norm(y, mean, variance, training=True, momentum=1.0, eps=first.eps)  # 1.0: both become the batch's
+        for i in used:
+            norm: Any = self.norms[i]
+            norm.running_mean.lerp_(mean[: self.widths[i]], norm.momentum)
+            norm.running_var.lerp_(variance[: self.widths[i]], norm.momentum)
+            norm.num_batches_tracked.add_(1)
+        return y
 
 
-def interpolated(x: Tensor, channels: int) -> Tensor:
-    """x (N, C, H, W) with another number of channels: adaptive average pooling along them."""
-    if x.shape[1] == channels:
-        return x
-    n, c, h, w = x.shape
-    return (
-        F.adaptive_avg_pool1d(x.permute(0, 2, 3, 1).reshape(-1, 1, c), channels)
-        .view(n, h, w, channels)
-        .permute(0, 3, 1, 2)
-    )
+@lru_cache(maxsize=1024)
+def neighbours(channels: int, wanted: int) -> Tensor:
+    """The matrix (wanted, channels) of adaptive average pooling along channels."""
+    return F.adaptive_avg_pool1d(torch.eye(channels)[None], wanted)[0].T.contiguous()
+
+
+def added(x: Tensor, y: Tensor) -> Tensor:
+    """Two maps added, the one of fewer channels filled with zeros."""
+    more = y.shape[1] - x.shape[1]
+    return F.pad(x, (0, 0, 0, 0, 0, max(0, more))) + F.pad(y, (0, 0, 0, 0, 0, max(0, -more)))
 
 
 class SuperNetwork(nn.Module):
@@ -84,25 +105,21 @@ class SuperNetwork(nn.Module):
     def forward(self, images: Tensor, choice: Tensor) -> Tensor:
         depth = self.arguments[2]
         rows = {name: choice[3 + place] for place, name in enumerate(self.names)}
-        x, given = self.layers["stem"](images, rows["stem"], images.shape[1])
-        x = F.relu(x)
+        x = F.relu(self.layers["stem"](images, rows["stem"]))
         for s in (1, 2, 3):
             out: Tensor | None = None
-            widest = 0
             deepest = max(d for d in range(depth) if float(choice[s - 1, d].detach()) > 0)
             for b in range(1, deepest + 2):
                 stride = 2 if s > 1 and b == 1 else 1
-                y, inner = self.layers[f"{s}_{b}_a"](x, rows[f"{s}.{b}.a"], given)
-                y, used = self.layers[f"{s}_{b}_b"](F.relu(y), rows[f"{s}.{b}.b"], inner)
-                beside = fitted(x, y.shape[1], stride)
-                beside = F.pad(beside[:, :used], (0, 0, 0, 0, 0, y.shape[1] - used))
-                x = F.relu(y + beside)
-                part = choice[s - 1, b - 1] * x
-                out = part if out is None else out + part
-                given, widest = used, max(widest, used)
+                y = F.relu(self.layers[f"{s}_{b}_a"](x, rows[f"{s}.{b}.a"]))
+                y = self.layers[f"{s}_{b}_b"](y, rows[f"{s}.{b}.b"])
+                x = F.relu(y + fitted(x, y.shape[1], stride))
+                weight = choice[s - 1, b - 1]
+                if float(weight.detach()) > 0:
+                    out = weight * x if out is None else added(out, weight * x)
             assert out is not None
-            x, given = out, widest
-        return self.classifier(x.mean((2, 3)))
+            x = out
+        return F.linear(x.mean((2, 3)), self.classifier.weight[:, : x.shape[1]], self.classifier.bias)
 
     def derive(self, choice: Tensor) -> Arch:
         """The largest weight of each decision; widths of blocks that are not there are zero."""
