@@ -1159,6 +1159,12 @@ def fully_train(
             )
     recipe = adapt(recipe_of(config, data, metric, epochs))
     log.info("full training: %.3g epochs of %d images", epochs, len(part))
+    if epochs < 1 and timed:
+        log.warning(
+            "only %.2g epochs of the full training fit into the budget: the network sees a part of the images and will "
+            "have learned little; give a longer --budget, or fewer seconds to the rest by --split",
+            epochs,
+        )
     selector = make_selector(select, part, seed=config.seed, share=config.share, cache=str(run.folder / "embeddings"))
     several = config.devices > 1  # processes of their own, to which the bar and the log cannot travel
     rate_ms = rate["ms"] if timed else 0.0

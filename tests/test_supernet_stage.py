@@ -22,6 +22,7 @@ from archscout.differentiable.darts import darts
 from archscout.differentiable.pdarts import cap_skips, pdarts
 from archscout.differentiable.stage import (
     TIMED,
+    affordable,
     epochs_of,
     excess_of,
     expected,
@@ -332,6 +333,21 @@ def test_the_last_word_is_kept_within_limits_and_told(tmp_path: Path, monkeypatc
     assert plain.events["supernet"]["decided"] is None
     assert plain.events["supernet"]["story"]["alphas"] == event["story"]["alphas"]
     assert plain.events["supernet"]["derived"] == decided["largest"]
+
+
+def test_a_short_search_counts_fewer_networks_for_its_model() -> None:
+    costing = Costing(tiny((3, 8, 8), 2), {"params": 6e3})
+    least = 2 * 6 * 5
+    assert affordable(costing, 0.0)["count"] == least
+    assert affordable(costing, 1e9)["count"] == 150
+    few = linear_costs(costing, np.random.default_rng(0), least)["params"]
+    many = linear_costs(costing, np.random.default_rng(1))["params"]
+    archs = [costing.space.sample(np.random.default_rng(seed)) for seed in range(40)]
+    exact = np.array([costing(arch)["params"] for arch in archs])
+    told = [np.array([expected(model, torch.eye(5)[list(arch)]).item() for arch in archs]) for model in (few, many)]
+    errors = [np.abs(one - exact).mean() for one in told]
+    assert errors[0] < 1.5 * errors[1]  # the cells are not quite additive, so that both are off
+    assert np.corrcoef(told[0], exact)[0, 1] > 0.8
 
 
 def test_a_target_is_approached_from_both_sides() -> None:

@@ -45,6 +45,8 @@ PATIENCE, PATIENT_STEPS = 6, 100
 #: what a person does not set: the last word of darts, see there; measured in docs/plans/dds_search.md
 DECIDES = {"darts": "zero-shot"}
 DECIDING = 0.05  # of the seconds of a search may go to that
+COUNTING = 0.2  # and so much to the networks whose costs are counted for a linear model of them, see linear_costs
+LEAST = 0.3  # of the seconds of a search goes to its training, whatever the rest took
 TRIES = 4  # architectures that one supernet may give
 LIKELY = 20  # changes that a model foretells to help are tried before all are
 TIMED = 6  # steps that a timing takes
@@ -97,16 +99,26 @@ def search_supernet(
     per_step = settings.batch_size / len(weight_part)
     selector, arch_selector = choosing(weight_part, 0), choosing(arch_part, 1)
     round_ = 1.0 if selector is None else selector.record.size / len(weight_part)
+    count, spent = None, 0.0
+    if seconds is not None and costing.limits:
+        spare = COUNTING * seconds
+        samples = run.once("supernet-samples", lambda: affordable(costing, spare, supernet))
+        count, spent = samples["count"], samples["seconds"]
     if "epochs" in asked:
         epochs = asked["epochs"]
     elif seconds is None:
         epochs = epochs_of(round_, per_step)
     else:
-        step = run.once(
+        began = time.monotonic()
+        rate = run.once(
             "supernet-rate",
-            lambda: {"seconds": step_seconds(method, space, weight_part, arch_part, settings, options)},
-        )["seconds"]
-        epochs = max(seconds / step, 4) * per_step
+            lambda: {
+                "seconds": step_seconds(method, space, weight_part, arch_part, settings, options),
+                "spent": time.monotonic() - began,
+            },
+        )
+        left = max(seconds - spent - rate.get("spent", 0.0), LEAST * seconds)
+        epochs = max(left / rate["seconds"], 4) * per_step
     several = config.devices > 1  # processes of their own, to which the bar cannot travel
     stages = 3 if name == "pdarts" else 1
     each = epochs / stages
@@ -124,7 +136,7 @@ def search_supernet(
 
     @cache
     def models() -> Models:  # the same whenever it is asked for, also in a session that resumes
-        return linear_costs(costing, np.random.default_rng([config.seed, 3]), supernet=supernet)
+        return linear_costs(costing, np.random.default_rng([config.seed, 3]), count, supernet=supernet)
 
     def work() -> dict[str, Any]:
         with progress(f"{name}: training the supernet", epochs) as bar:
@@ -345,6 +357,27 @@ def tas_target(space: SearchSpace, limits: Mapping[str, float]) -> float | None:
     return float(min(max(limits["macs"] / full_macs(relax(space, "tas")) * 0.95, 0.02), 0.98))
 
 
+def unknowns(costing: Costing, supernet: Any) -> int:
+    """Numbers that a linear model of a cost has to find."""
+    widths = [len(options) for options in costing.space.choices.values()]
+    return chosen(supernet, (0,) * len(widths), max(widths)).numel()
+
+
+def affordable(costing: Costing, seconds: float, supernet: Any = None) -> dict[str, float]:
+    """How many networks `linear_costs` may count in so many seconds, and the seconds that this takes: {count, seconds}.
+
+    As many as it wants, or what it needs at least.
+    """
+    draw, began, tried = np.random.default_rng(0), time.perf_counter(), 3
+    for _ in range(tried):
+        costing(costing.space.sample(draw))
+    each = (time.perf_counter() - began) / tried
+    unknown = unknowns(costing, supernet)
+    most = max(150, int(1.5 * unknown))
+    count = min(most, max(2 * unknown, int(seconds / each)))
+    return {"count": count, "seconds": count * each}
+
+
 def linear_costs(
     costing: Costing, rng: np.random.Generator, count: int | None = None, supernet: Any = None
 ) -> dict[str, tuple[float, Tensor]]:
@@ -357,8 +390,7 @@ def linear_costs(
     """
     space = costing.space
     widths = [len(options) for options in space.choices.values()]
-    unknown = chosen(supernet, (0,) * len(widths), max(widths)).numel()
-    count = count or max(150, int(1.5 * unknown))
+    count = count or max(150, int(1.5 * unknowns(costing, supernet)))
     archs = [tuple(int(rng.integers(w)) for w in widths) for _ in range(count)] if costing.limits else []
     found = {}
     for name in costing.limits:
