@@ -258,7 +258,10 @@ def test_a_supernet_for_a_device_of_ten_networks(lawful: None, wanting: None, tm
     add_phone(tmp_path, (3, 8, 8), 2)
     limit, predict = middling(space), find_profile("phone").predictor(space)
     assert predict is not None
-    result = supernet_search(tmp_path / "run", limits=[f"latency={limit}ms"], device_profile="phone", finalists=1)
+    result = supernet_search(
+        tmp_path / "run", limits=[f"latency={limit}ms"], device_profile="phone", finalists=1,
+        supernet={"decide": "largest"},
+    )  # fmt: skip
     found, profile = result.events["supernet"], Profile.from_json(result.events["profile"])
     assert len(profile.few["samples"]) == 10
     assert profile.target == "phone"
