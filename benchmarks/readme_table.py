@@ -122,14 +122,15 @@ def search_lines() -> str:
     if "pdarts_speedup" in figures:
         more += (
             f"\nP-DARTS on all images takes {told('pdarts_speedup', 1)} times as long as with dds, whose cells have "
-            f"{told('true_c10_pdarts_dds')} % and differ by {told('pdarts_difference', 2, '+')} points "
-            f"({figures['pdarts_speedup']['n']} seeds)."
+            f"{told('true_c10_pdarts_dds')} % and differ by {told('pdarts_difference', 2, '+')} points; "
+            f"redrawn at random {told('true_c10_pdarts_random')} % ({figures['pdarts_speedup']['n']} seeds)."
         )
     if "zero_shot_gain_dds" in figures:
         more += (
             f" In the main job the proxies choose among the cells between which the end of a search wavered: on "
             f"{figures['zero_shot_gain_dds']['n']} other seeds of DARTS with dds that makes "
-            f"{told('true_c10_dds_zero_shot')} % of {told('true_c10_dds_fresh')} %."
+            f"{told('true_c10_dds_zero_shot')} % of {told('true_c10_dds_fresh')} %, a difference of "
+            f"{told('zero_shot_gain_dds', 2, '+')} points."
         )
     return (
         f"Differentiable search on chosen images, NAS-Bench-201, {speedup['n']} seeds: first-order DARTS with `dds` "

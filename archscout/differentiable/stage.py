@@ -357,10 +357,12 @@ def tas_target(space: SearchSpace, limits: Mapping[str, float]) -> float | None:
     return float(min(max(limits["macs"] / full_macs(relax(space, "tas")) * 0.95, 0.02), 0.98))
 
 
-def unknowns(costing: Costing, supernet: Any) -> int:
-    """Numbers that a linear model of a cost has to find."""
+def samples_of(costing: Costing, supernet: Any) -> tuple[int, int]:
+    """How many networks a linear model of a cost needs at least, and how many it is given by default."""
     widths = [len(options) for options in costing.space.choices.values()]
-    return chosen(supernet, (0,) * len(widths), max(widths)).numel()
+    unknown = chosen(supernet, (0,) * len(widths), max(widths)).numel()
+    most = max(150, int(1.5 * unknown))
+    return min(most, 2 * unknown), most
 
 
 def affordable(costing: Costing, seconds: float, supernet: Any = None) -> dict[str, float]:
@@ -372,9 +374,8 @@ def affordable(costing: Costing, seconds: float, supernet: Any = None) -> dict[s
     for _ in range(tried):
         costing(costing.space.sample(draw))
     each = (time.perf_counter() - began) / tried
-    unknown = unknowns(costing, supernet)
-    most = max(150, int(1.5 * unknown))
-    count = min(most, max(2 * unknown, int(seconds / each)))
+    least, most = samples_of(costing, supernet)
+    count = min(most, max(least, int(seconds / each)))
     return {"count": count, "seconds": count * each}
 
 
@@ -390,7 +391,7 @@ def linear_costs(
     """
     space = costing.space
     widths = [len(options) for options in space.choices.values()]
-    count = count or max(150, int(1.5 * unknowns(costing, supernet)))
+    count = count or samples_of(costing, supernet)[1]
     archs = [tuple(int(rng.integers(w)) for w in widths) for _ in range(count)] if costing.limits else []
     found = {}
     for name in costing.limits:
