@@ -207,6 +207,7 @@ def selection(facts: Mapping[str, Any], figures: dict[str, Any]) -> dict[str, An
         }
         for row in found["class"]
     ]  # fmt: skip
+    alike = [{**row, "name": ", ".join(row["names"])} for row in found.get("cluster") or ()]
     audits = found["audits"]
     figures["selection"] = {
         "data": [
@@ -232,7 +233,8 @@ def selection(facts: Mapping[str, Any], figures: dict[str, Any]) -> dict[str, An
     ]
     return {
         "selector": found["selector"], "rounds": found["rounds"], "updates": found["updates"],
-        "images": found["images"], "ever": found["ever"], "groups": groups, "rows": rows,
+        "images": found["images"], "ever": found["ever"], "groups": groups,
+        "tables": {"class": rows, "images that look alike": alike}, "behind": found.get("behind") or [],
         "drifted": last["drifted"], "widened": any(one["drifted"] for one in audits[:-1]),
         "suspects": found["suspects"],
     }  # fmt: skip

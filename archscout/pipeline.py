@@ -62,7 +62,8 @@ from archscout.run import Run
 from archscout.scoring import Scorer, methods_of
 from archscout.selection import SELECTORS, Selector, make_selector
 from archscout.selection.dds import suspects
-from archscout.selection.drift import by_class_and_cluster, compare
+from archscout.selection.drift import behind, by_class_and_cluster, compare
+from archscout.selection.embedding import CLUSTERS, clusters, embed
 from archscout.space import Arch, SearchSpace, portable
 from archscout.spaces import SPACES
 from archscout.spaces.plain import plain
@@ -1214,7 +1215,10 @@ def selection_facts(
     """What the selector left out, and how all images of the training fare: the audit at the end, with those before.
 
     selector: the word; rounds, updates, images (of a round at the end), ever (images in any round); audits: Drifts;
-    class: a row per class, see drift.by_class_and_cluster; suspects: names of images whose label is doubted.
+    class, cluster: a row per class and per cluster of images whose pixels are alike, see drift.by_class_and_cluster; a
+    row of a cluster has the names of three of its images; behind: what these rows of either kind are called where never
+    selected images are answered worse. suspects: names of images whose label is doubted.
+    Costs a forward pass of all images and 3 s for the clusters of 50,000 of 32 x 32.
     """
     answers = evaluate(model, part, mean=data.mean, std=data.std, threads=config.train_threads, device=config.device)
     right = torch.from_numpy(answers.labels == answers.predictions)
@@ -1222,6 +1226,14 @@ def selection_facts(
     last = compare(record, torch.arange(len(part)), right)
     if last.drifted:
         log.warning("%s", last)
+    alike = clusters(embed(part, "pixels", threads=config.train_threads), None, CLUSTERS)
+    rows = by_class_and_cluster(record, right, alike)
+    for row in rows["cluster"]:
+        row["names"] = [data.names[i] for i in np.asarray(part.indices)[np.flatnonzero(alike == row["number"])[:3]]]
+    fallen = [f"class {data.classes[row['number']]}" for row in behind(rows["class"])]
+    fallen += [f"the cluster of {row['names'][0]}" for row in behind(rows["cluster"])]
+    for name in fallen:
+        log.warning("in %s never selected images are answered worse than ever selected ones", name)
     doubtful = suspects(record).nonzero().squeeze(1).numpy()
     doubtful = doubtful[np.argsort(record.margin.numpy()[doubtful], kind="stable")][:30]
     return {
@@ -1231,7 +1243,8 @@ def selection_facts(
         "images": record.size,
         "ever": int((record.times > 0).sum()),
         "audits": [*fitted.audits, last.to_json()],
-        "class": by_class_and_cluster(record, right)["class"],
+        **rows,
+        "behind": fallen,
         "suspects": [data.names[i] for i in np.asarray(part.indices)[doubtful]],
     }
 

@@ -75,6 +75,13 @@ GRID: list[dict[str, Any]] = [
     {"keep": 0.6, "among": 1},
     {"mastery": 0.3, "top": 0.6, "keep": None, "among": None, "lately": 1, "patience": 0},  # as published
 ]
+#: with `--grid --first 2`: what stays, how much of it, and how often is chosen, on seeds that the grid above has not
+GRID_OF_STAYING: list[dict[str, Any]] = [
+    *({"keep": keep, "staying": staying} for keep in (0.6, 0.9) for staying in ("random", "hardest")),
+    {"keep": 0.6, "staying": "random", "hardness": 0.7},
+    *({"keep": 0.6, "staying": staying, "share": 0.05} for staying in ("random", "hardest")),
+    {"keep": 0.3, "staying": "random", "share": 0.05},
+]
 
 
 @lru_cache(maxsize=2)
@@ -280,7 +287,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(PLAN), help="only these tasks")
     parser.add_argument("--nets", action="append", choices=list(NETS), help="only these networks")
     parser.add_argument("--arms", action="append", help="only these arms")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="up to this one")
+    parser.add_argument("--first", type=int, default=0, help="from this one on")
     parser.add_argument("--workers", type=int, default=2, help="cells at a time, one thread each")
     parser.add_argument("--grid", action="store_true", help="settings of dds on a validation part instead")
     parser.add_argument("--work", type=Path, default=HERE / "pieces" / "selection")
@@ -301,8 +309,9 @@ def main() -> None:
     cells, grid = kept.get("cells", {}), kept.get("grid", {})
     jobs = []
     if args.grid:
-        for seed in range(args.seeds):
-            for arm, options in [("random", {}), ("short", {}), *(("dds", options) for options in GRID)]:
+        settings = GRID_OF_STAYING if args.first else GRID
+        for seed in range(args.first, args.seeds):
+            for arm, options in [("random", {}), ("short", {}), *(("dds", options) for options in settings)]:
                 key = f"{arm} {json.dumps(options)}/{seed}" if options else f"{arm}/{seed}"
                 if key not in grid:
                     jobs.append((key, ("cifar10", "resnet8", arm, 5, seed, args.work, options, True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from archscout.fit import Recipe, fit
 from archscout.selection import SELECTORS
-from archscout.selection.drift import audit_selection, by_class_and_cluster, compare, group_of, sample
+from archscout.selection.drift import audit_selection, behind, by_class_and_cluster, compare, group_of, sample
 
 
 class Part:
@@ -208,3 +209,19 @@ def test_tables_by_class_and_cluster() -> None:
     mask = (clusters == 1) & (group == 2)
     assert found["cluster"][1]["accuracy"][2] == pytest.approx(right.numpy()[mask].mean())
     assert "cluster" not in by_class_and_cluster(selector.record, right)
+
+
+def test_rows_that_fall_behind_where_nothing_was_selected() -> None:
+    def row(number: int, images: list[int], accuracy: list[float | None]) -> dict[str, Any]:
+        return {"number": number, "images": images, "accuracy": accuracy}
+
+    rows = [
+        row(0, [100, 300, 400], [0.9, 0.9, 0.6]),  # .3 below, error .028
+        row(1, [100, 300, 400], [0.9, 0.9, 0.86]),  # tolerated
+        row(2, [2, 3, 4], [1.0, 1.0, 0.5]),  # .5 below, but of too few images
+        row(3, [400, 0, 400], [0.9, None, 0.6]),
+        row(4, [0, 0, 400], [None, None, 0.1]),  # nothing to compare with
+        row(5, [400, 0, 0], [0.9, None, None]),
+    ]
+    assert [one["number"] for one in behind(rows)] == [0, 3]
+    assert not behind(rows, tolerance=0.3)

@@ -243,9 +243,13 @@ def test_training_on_selected_images_is_audited_and_shown(tmp_path: Path) -> Non
     assert len(found["audits"]) >= 3
     assert sum(found["audits"][-1]["images"]) == 192  # train and validation
     assert {row["number"] for row in found["class"]} == {0, 1}
+    assert 2 <= len(found["cluster"]) <= 12
+    assert sum(sum(row["images"]) for row in found["cluster"]) == 192
+    assert all(1 <= len(row["names"]) <= 3 for row in found["cluster"])
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Images it was not trained on" in page
     assert "chosen by dds" in page
+    assert "By images that look alike" in page
     assert "The search by a supernet" not in page
     plain = archscout.train((pixels, labels), space="plain", arch="resnet8-w8", epochs=1, out=tmp_path / "full")
     assert "selection" not in plain.events

@@ -165,6 +165,26 @@ def by_class_and_cluster(
     return result
 
 
+def behind(rows: list[dict[str, Any]], tolerance: float = TOLERANCE) -> list[dict[str, Any]]:
+    """The rows of `by_class_and_cluster` in which never selected images are worse than ever selected ones.
+
+    By more than `tolerance`, with three standard errors to spare, as many rows are looked at. Images of one row are
+    taken as they are, not weighted.
+    """
+    found = []
+    for row in rows:
+        ever = row["images"][0] + row["images"][1]
+        never = row["images"][2]
+        if not ever or not never:
+            continue
+        right = sum(n * rate for n, rate in zip(row["images"][:2], row["accuracy"][:2], strict=True) if n)
+        rates, counts = np.array([right / ever, row["accuracy"][2]]), np.array([ever, never])
+        error = float(np.sqrt(((rates * (1 - rates) + 0.25 / counts) / counts).sum()))
+        if rates[0] - rates[1] - 3 * error > tolerance:
+            found.append(row)
+    return found
+
+
 def _three(values: np.ndarray) -> tuple[int, int, int]:
     one, two, three = (int(value) for value in values)
     return one, two, three

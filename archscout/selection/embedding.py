@@ -38,6 +38,7 @@ LR = 5e-3
 WARMUP = 0.25
 DECAY = 0.05
 SIMILARITY = 2.0  # weight of the triplet term beside the reconstruction error
+CLUSTERS = 12  # of images that are alike, by which an audit is split
 SAMPLE = 4096  # images from which mean, deviation and principal axes are taken
 BLOCK_BYTES = 32_000_000
 

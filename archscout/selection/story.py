@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("archscout")
 PICKED = 12  # pairs, images chosen most often and images never chosen that are shown
 SUSPECTS = 30  # images with a doubtful label that are shown
-CLUSTERS = 12  # of images that are alike, by which the last audit is split
 NUMBERS = ("times", "seen", "loss", "true", "margin")
 COLUMNS = ("image", "class", *NUMBERS, "suspected")
 
@@ -212,7 +211,7 @@ def told(
     final = audit_selection(selector, lambda positions: right[positions], most=None, widen=1.0)
     groups: np.ndarray | None = None
     if points is not None:
-        from archscout.selection.embedding import clusters
+        from archscout.selection.embedding import CLUSTERS, clusters
 
         groups = clusters(points, None, CLUSTERS)
     tables = by_class_and_cluster(record, right, groups)
