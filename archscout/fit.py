@@ -24,7 +24,6 @@ from archscout.augment import BORDERS, augment
 from archscout.checkpoint import mending, read_checkpoint, write_checkpoint
 from archscout.drop_path import DropPath
 from archscout.errors import UserError, leaving, taking, unknown
-from archscout.naming import word
 from archscout.seeds import generator_of, number_of
 from archscout.selection.drift import audit_selection
 from archscout.selection.full import Full
@@ -337,7 +336,7 @@ def parts_of_training(model: nn.Module, recipe: Recipe, seed: int) -> Iterator[l
         )
     if recipe.auxiliary and make is not None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(number_of(seed, 6))
+            torch.default_generator.manual_seed(number_of(seed, 6))
             model.auxiliary = make()
     try:
         yield paths
@@ -411,11 +410,17 @@ def _loop(
     state = _State(steps=max(1, round(epochs * steps_per_epoch)))
     entry_every = min(steps_per_epoch, math.ceil(state.steps / 10))
     identity = {"recipe": asdict(recipe), "epochs": float(epochs), "seed": seed, "images": len(part)}
-    identity["selector"] = word(selector)
+    identity["selector"] = selector.signature()
     if teacher is not None:
         teacher.network.to(device)
         identity["teacher"] = [teacher.share, teacher.temperature]
-    selector.expect(round(epochs * len(part)))
+    selector.expect(min(round(epochs * len(part)), state.steps * selector.record.size))
+    if rank == 0 and selector.record.size < recipe.batch_size <= len(part):
+        log.warning(
+            "a round of %d images is smaller than a batch of %d: each step has %d images, and the training fewer than "
+            "its epochs say; choose a larger share or smaller batches",
+            selector.record.size, recipe.batch_size, selector.record.size,
+        )  # fmt: skip
     generators = [torch.default_generator]
     if device.type == "cuda":
         generators.append(torch.cuda.default_generators[device.index or 0])

@@ -53,7 +53,7 @@ class Entrant:
 def initialise(space: SearchSpace, arch: Arch, seed: int) -> torch.nn.Module:
     """The network of an architecture with weights drawn from `seed`; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return space.build(arch)
 
 

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 
 from main_job import SETTINGS
+from results_file import interval
+from selection import paired
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NAMES = {
@@ -106,6 +108,42 @@ def ranking_table() -> str:
     return "\n".join(lines)
 
 
+TRAININGS = (
+    ("cifar10", "resnet8", 2, "CIFAR-10, ResNet-8, half of 10 epochs"),
+    ("cifar10", "resnet8", 5, "a fifth"),
+    ("cifar10", "resnet20", 2, "ResNet-20, half of 5 epochs"),
+    ("cifar10", "resnet20", 5, "a fifth"),
+    ("noisy10", "resnet8", 5, "10 % wrong labels, ResNet-8, a fifth of 10 epochs"),
+    ("noisy20", "resnet8", 5, "20 % wrong labels, likewise"),
+    ("longtail", "resnet8", 3, "long tail of 100:1, balanced accuracy, a third of 30 epochs"),
+    ("tiles", "resnet8", 3, "magnetic tiles, balanced accuracy, a third of 40 epochs"),
+)
+
+
+def training_table() -> str:
+    """What choosing the images of a training was worth: every setting that was measured, in Markdown."""
+    found = json.loads((RESULTS / "selection.json").read_text(encoding="utf-8"))
+    cells = found["cells"]
+    lines = [
+        "| images backpropagated | all images | short | random | InfoBatch | dds | dds less all | dds less random |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, net, reduction, words in TRAININGS:
+        means = {}
+        for arm in ("full", "short", "random", "infobatch", "dds"):
+            start = f"{task}/{net}/{arm}/{1 if arm == 'full' else reduction}/"
+            values = [cell["value"] for key, cell in cells.items() if key.startswith(start)]
+            means[arm] = f"{sum(values) / len(values):.1f}" if values else ""
+        differences = []
+        for arm, by in (("full", 1), ("random", reduction)):
+            pairs = paired(cells, (task, "dds", reduction), (task, arm, by), net)
+            value, low, high = interval(pairs) if pairs else (0.0, 0.0, 0.0)
+            differences.append(f"{value:+.2f} ({low:+.2f} to {high:+.2f}), n = {len(pairs)}" if len(pairs) > 1 else "")
+        if any(differences):
+            lines.append(f"| {words} | {' | '.join([*means.values(), *differences])} |")
+    return "\n".join(lines)
+
+
 def search_lines() -> str:
     """What choosing the images of a differentiable search was worth, in three lines."""
     found = json.loads((RESULTS / "dds_search.json").read_text(encoding="utf-8"))
@@ -144,4 +182,4 @@ def search_lines() -> str:
 
 
 if __name__ == "__main__":
-    print(table(), ranking_table(), search_lines(), sep="\n\n")
+    print(table(), ranking_table(), training_table(), search_lines(), sep="\n\n")

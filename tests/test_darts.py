@@ -12,6 +12,7 @@ from torch import nn
 
 from archscout.aggregate import INPUTS, aggregate
 from archscout.batches import balanced
+from archscout.differentiable import bilevel
 from archscout.differentiable.bilevel import Settings, architecture_gradient, train_supernet
 from archscout.differentiable.choice import softmax
 from archscout.differentiable.darts import by_perturbation, darts
@@ -451,3 +452,25 @@ def test_the_proxies_have_the_last_word_among_what_a_search_settled_on() -> None
     scorer = Scorer(space, [batch], INPUTS)
     assert ranks == aggregate([scorer(arch)["scores"] for arch in among]).tolist()
     assert len(by_zero_shot(space, among, other, **PLACE, ends=lambda: True)[1]) == 2
+
+
+class Bright(nn.Module):
+    """Classes 0 to 3 by how bright the first channel is, after a batch normalisation of it."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        light = images[:, 0].mean((1, 2))
+        light = (light - light.mean()) / light.std()
+        return -(light[:, None] - torch.tensor([-1.34, -0.45, 0.45, 1.34])).abs()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_audit_answers_alike_in_any_order_of_images(mixed) -> None:
+    """In the order of their classes too, as folders are read, where neighbours are of one class."""
+    part = Images(600, 0, classes=4)
+    draw = np.random.default_rng(1)
+    part.labels = draw.permutation(np.arange(600) % 4) if mixed else np.repeat(np.arange(4), 150)
+    light = draw.normal(60 + 40 * part.labels[:, None, None, None], 15, (600, 3, 6, 6))
+    part.pixels = torch.from_numpy(light.clip(0, 255).astype(np.uint8))
+    run = lambda net, images, *_: net(images)  # noqa: E731
+    right = bilevel._right(Bright(), part, normaliser(**PLACE), torch.ones(1), run, 3)
+    assert right(torch.arange(600)).float().mean() > 0.95

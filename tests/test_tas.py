@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from torch import nn
 
 from archscout.costs import COSTS
 from archscout.costs.trace import trace
-from archscout.differentiable.choice import one_hot, softmax
+from archscout.differentiable.choice import one_hot, relax, softmax
 from archscout.differentiable.tas import full_macs, into_band, tas, two_of
 from archscout.errors import UserError
+from archscout.selection import SELECTORS
 from archscout.spaces.plain import plain
 from archscout.spaces.resnet_shape import SHARES, macs_of, resnet_shape
 from archscout.supernets.resnet_shape import MixedConv, neighbours
@@ -107,6 +109,38 @@ def test_a_search_ends_near_its_target() -> None:
         tas(SPACE, Images(8, 0), Images(8, 1), target=1.5, **PLACE)
     with pytest.raises(UserError, match="temperature"):
         tas(SPACE, Images(8, 0), Images(8, 1), target=0.5, temperature=(0.1, 5.0), **PLACE)
+
+
+@pytest.mark.parametrize("order", [2, "difference"])
+def test_of_second_order_too_although_some_widths_are_not_drawn(order) -> None:
+    options = {"target": 0.5, "epochs": 1, "batch_size": 16, "order": order, "arch_lr": 0.05, **PLACE}
+    found = tas(SPACE, Images(64, 0, side=8), Images(64, 1, side=8), **options)
+    moved = (found.supernet.alphas - relax(SPACE, "tas").alphas).detach().abs()
+    assert torch.isfinite(found.supernet.alphas).all()
+    assert float(moved.max()) > 0.01
+
+
+def test_it_resumes_bit_exactly_and_is_audited_by_what_it_derives(tmp_path: Path) -> None:
+    one, other = Images(64, 0, side=8), Images(64, 1, side=8)
+    options = {"target": 0.5, "epochs": 2, "batch_size": 16, "flip": True, "audit_every": 0.5, **PLACE}
+
+    def go(**more):
+        return tas(SPACE, one, other, selector=SELECTORS["dds"](one, seed=0, share=0.5), **options, **more)
+
+    whole = go()
+    calls = iter([False, True])
+    path = tmp_path / "search.pt"
+    go(checkpoint=path, ends=lambda: next(calls))
+    content = torch.load(path, weights_only=True)
+    content["story"]["stopped"] = None
+    torch.save(content, path)
+    rest = go(checkpoint=path)
+    assert rest.story.alphas == whole.story.alphas
+    assert rest.arch == whole.arch
+    assert rest.story.audits == whole.story.audits
+    assert len(whole.story.audits) >= 2
+    with pytest.raises(UserError, match="another training"):
+        tas(SPACE, one, other, selector=SELECTORS["dds"](one, seed=0, share=0.25), checkpoint=path, **options)
 
 
 def interpolated(x, channels):

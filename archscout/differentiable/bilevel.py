@@ -19,10 +19,9 @@ from torch.func import functional_call
 
 from archscout.augment import augment
 from archscout.checkpoint import mending, read_checkpoint, write_checkpoint
-from archscout.differentiable.choice import entropy, softmax, weights_of
+from archscout.differentiable.choice import chosen, entropy, softmax, weights_of
 from archscout.errors import UserError
 from archscout.fit import Diverged, Part, mode_set, normaliser, threads_set
-from archscout.naming import word
 from archscout.seeds import generator_of, number_of
 from archscout.selection.drift import audit_selection
 from archscout.selection.full import Full
@@ -183,9 +182,9 @@ def train_supernet(
     steps_per_epoch = max(1, round(len(weight_part) / settings.batch_size))
     steps = max(1, round(settings.epochs * steps_per_epoch))
     entry_every = max(1, round(settings.report * steps_per_epoch))
-    selector.expect(round(settings.epochs * len(weight_part)))
+    selector.expect(min(round(settings.epochs * len(weight_part)), steps * selector.record.size))
     arch_steps = len(range(math.ceil(settings.wait * steps_per_epoch), steps, settings.every))
-    arch_selector.expect(arch_steps * settings.batch_size)
+    arch_selector.expect(arch_steps * min(settings.batch_size, arch_selector.record.size))
     place = torch.device(device)
     rank, ranks = placed()
     own = (rank,) if ranks > 1 else ()  # what the randomness of a process depends on besides seed and step
@@ -203,7 +202,7 @@ def train_supernet(
     feeds = [Feed(selector, weight_part, settings.batch_size), Feed(arch_selector, arch_part, settings.batch_size)]
     identity = {
         "settings": repr(settings), "seed": seed, "images": [len(weight_part), len(arch_part)],
-        "selectors": [[word(one), one.record.size] for one in (selector, arch_selector)],
+        "selectors": [one.signature() for one in (selector, arch_selector)],
         "method": {name: repr(value) for name, value in (method or {}).items()},
         "alphas": list(supernet.alphas.shape),
     }  # fmt: skip
@@ -312,7 +311,9 @@ def train_supernet(
                     story.stopped = "told to"
                 if audit_every and selector.record.spent - story.audited >= audit_every * len(weight_part):
                     story.audited = selector.record.spent
-                    right = _right(supernet, weight_part, normalise, choice, run, story.step)
+                    mixed = chooser is plain_softmax  # else its weights never met the mixture of all options
+                    seen = choice if mixed else chosen(supernet, arch, choice.shape[1]).to(place)
+                    right = _right(supernet, weight_part, normalise, seen, run, story.step)
                     found = audit_selection(selector, right)
                     story.audits.append({**found.to_json(), "epoch": done})
                     if found.drifted and rank == 0:
@@ -465,6 +466,9 @@ def architecture_gradient(
         moved = {}
         for name, gradient in zip(names, gradients, strict=True):
             p = current[name]
+            if gradient is None:  # not drawn, so that SGD leaves it where it is
+                moved[name] = p.detach()
+                continue
             buffer = optimizer.state.get(p, {}).get("momentum_buffer") if p in optimizer.state else None
             push = gradient + settings.weight_decay * p.detach()
             if buffer is not None:
@@ -476,7 +480,7 @@ def architecture_gradient(
         choice = choose()
         leaves = {name: p.detach().requires_grad_(True) for name, p in current.items()}
         first = weight_loss(choice, leaves)
-        gradients = torch.autograd.grad(first, [leaves[name] for name in names], create_graph=True)
+        gradients = torch.autograd.grad(first, [leaves[name] for name in names], create_graph=True, allow_unused=True)
         value, losses, answers = arch_loss(choice, virtual(gradients))
         (value + extra(choice)).backward(inputs=[alphas])
         return losses.detach(), answers.detach(), float(value.detach())
@@ -484,11 +488,13 @@ def architecture_gradient(
     with torch.no_grad():
         fixed = choose()
     leaves = {name: p.detach().requires_grad_(True) for name, p in current.items()}
-    gradients = torch.autograd.grad(weight_loss(fixed, leaves), [leaves[name] for name in names])
+    gradients = torch.autograd.grad(weight_loss(fixed, leaves), [leaves[name] for name in names], allow_unused=True)
     moved = {name: p.detach().requires_grad_(True) for name, p in virtual(gradients).items()}
     choice = choose()
     value, losses, answers = arch_loss(choice, moved)
-    direct, *steps = torch.autograd.grad(value + extra(choice), [alphas, *(moved[name] for name in names)])
+    direct, *steps = torch.autograd.grad(
+        value + extra(choice), [alphas, *(moved[name] for name in names)], materialize_grads=True, allow_unused=True
+    )
     norm = math.sqrt(sum(float((v.double() ** 2).sum()) for v in steps))
     eps = 0.01 / max(norm, 1e-12)
     sides = []
@@ -534,15 +540,20 @@ def disjoint(one: Part, other: Part) -> None:
 def _right(
     supernet: Any, part: Part, normalise: Any, choice: Tensor, run: Any, step: int
 ) -> Callable[[Tensor], Tensor]:
-    """Positions -> whether the supernet answers them right, with the statistics of each batch of 256."""
+    """Positions -> whether the supernet answers them right, with the statistics of each batch of about 256.
+
+    The batches are drawn anew, the same from the same step: those of neighbours would often hold one class only, and
+    their statistics would take away what tells it from others.
+    """
 
     @torch.no_grad()
     def right(positions: Tensor) -> Tensor:
-        found = []
-        for some in positions.split(256):
-            _, images, labels = part.batch(some.numpy())
-            found.append(run(supernet, normalise(images), choice, False, step).argmax(1).cpu() == labels)
-        return torch.cat(found)
+        order = torch.randperm(len(positions), generator=generator_of(step, 6))
+        found = torch.zeros(len(positions), dtype=torch.bool)
+        for rows in order.tensor_split(max(1, round(len(order) / 256))):
+            _, images, labels = part.batch(positions[rows].numpy())
+            found[rows] = run(supernet, normalise(images), choice, False, step).argmax(1).cpu() == labels
+        return found
 
     return right
 

@@ -80,7 +80,7 @@ def darts(
     """
     settings = with_more(settings or Settings(), more)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = relax(space, "darts", **(supernet or {}))
     chooser = plain_softmax if sample == "softmax" else gumbel_chooser(temperature)
     mine: dict[str, Any] = {"name": "darts", "space": space.name, "sample": sample, "supernet": supernet or {}}

@@ -61,7 +61,7 @@ def tas(
     heat = falling(temperature)
     settings = with_more(settings or Settings(lr=0.1, weight_decay=5e-4, arch_lr=1e-3), more)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = relax(space, "tas")
     wanted = None if target is None else target * full_macs(network)
 

@@ -72,7 +72,7 @@ class Pictures:
         """(positions, images (k, C, H, W), labels)."""
         where = torch.as_tensor(np.asarray(positions, dtype=np.int64))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(where[0]) if len(where) else 0)
+            torch.default_generator.manual_seed(int(where[0]) if len(where) else 0)
             images = [_pixels(self.dataset[int(position)][0]) for position in where]
         return where, torch.stack(images), torch.from_numpy(self.labels[where.numpy()])
 

@@ -182,6 +182,14 @@ class Selector(Sampler[int], ABC):
         `record.generator` only.
         """
 
+    def signature(self) -> list[Any]:
+        """What makes it another selector than one of the same class: its word, and its settings that are plain values.
+
+        Of a selector that was just made: audits can widen its rounds.
+        """
+        plain = {name: value for name, value in vars(self).items() if isinstance(value, str | int | float)}
+        return [word(self), self.record.size, self.record.seed, dict(sorted(plain.items()))]
+
     def expect(self, images: int) -> None:
         """Says how many images the whole training will see; some selectors end otherwise than they begin."""
         self.record.total = images
