@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import inspect
 import io
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -45,8 +47,10 @@ from archscout.distill import Teacher
 from archscout.errors import Stopped, UserError
 from archscout.execute import Limit, Overdue, executor
 from archscout.fit import Fit, Recipe, evaluate, fit
-from archscout.naming import find, word
-from archscout.plan import Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts, waves
+from archscout.naming import calling, find, full, is_own, word
+from archscout.plan import (
+    Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts, waves, with_verification,
+)  # fmt: skip
 from archscout.predicted import Predictor
 from archscout.predictor import predict_pool
 from archscout.pretrained import fine_tuning, pretrained
@@ -64,6 +68,7 @@ from archscout.selection import SELECTORS, Selector, make_selector
 from archscout.selection.dds import suspects
 from archscout.selection.drift import behind, by_class_and_cluster, compare
 from archscout.selection.embedding import CLUSTERS, clusters, embed
+from archscout.selection.loader import require_makes
 from archscout.space import Arch, SearchSpace, portable
 from archscout.spaces import SPACES
 from archscout.spaces.plain import plain
@@ -82,6 +87,8 @@ CLOCK, NOTED = "clock", 20.0  # the file of the seconds worked, and how often it
 AFTERWARDS = ("int8", "target_measured")  # events that other verbs add to a run, at any time
 PREDICTING = ("params", "macs", "memory", "training")  # costs that the predictor reads beside the proxies
 PULLABLE = 1000  # best candidates by the aggregate that the predictor may name
+PACED = 16  # best of the ranking whose training times say how long verification takes
+STRATEGY = "what is made from (space, *, seed, goal) and has ask(n) and tell(archs, values)"
 DRAWING = 5.0  # seconds after which no more random architectures are drawn before the plan
 TAUGHT = 0.5  # of the loss is the teacher's answers
 HOPE = 0.8  # a training may turn out this much faster than measured; if it does not, it is shortened under way
@@ -130,7 +137,10 @@ def search(
         out or settings_.get("out") or free_folder(settings_["data"], settings_.get("space", "mobilenet"))
     )
     checked = make_config(settings_)
+    if settings.get("share") is not None and merged.get("select") in (None, "full") and not settings.get("select"):
+        raise UserError("--share is of a selector of the training images; add --select random, or leave it out")
     fits(checked, methods)
+    reachable(checked, methods)
     with begun(checked) as run:
         return follow(run, checked, methods)
 
@@ -141,6 +151,8 @@ def fits(config: Config, methods: Methods) -> None:
     if config.reward == "accuracy" and methods.strategy in DIFFERENTIABLE.values():
         raise UserError(f"{name} trains a supernet and proposes no networks to train; leave --reward out")
     if methods.strategy in DIFFERENTIABLE.values():
+        if methods.space in SPACES.values():  # one of a person's own is asked once the images are known
+            require_supernet(methods.space((3, 32, 32), 10), name)
         sorted_out(name, config.supernet)
         if config.supernet.get("aim") == "target" and not config.limits:
             raise UserError("aim=target draws costs up to their limits; add one, like --limit latency=5ms")
@@ -151,6 +163,55 @@ def fits(config: Config, methods: Methods) -> None:
             raise UserError(f"the strategy {name} learns from accuracies; add --reward accuracy")
         if config.trainings is not None or config.inherit:
             raise UserError("--trainings and --inherit are of a search by accuracy; add --reward accuracy")
+    if config.split is not None and config.budget is None:
+        raise UserError("--split divides a --budget; add --budget 20m, or leave it out")
+    own = is_own(methods.strategy)
+    if own and (not callable(methods.strategy) or (inspect.isclass(methods.strategy) and lacking(methods.strategy))):
+        raise UserError(f"strategy '{full(methods.strategy)}' is none: wanted {STRATEGY}")
+    if methods.select != "full":
+        require_makes(methods.select)
+
+
+def lacking(strategy: Any) -> bool:
+    """Whether an object or class has not what a strategy has."""
+    return not all(callable(getattr(strategy, name, None)) for name in ("ask", "tell"))
+
+
+def reachable(config: Config, methods: Methods, *, profiled: bool = False) -> None:
+    """Raises UserError where the device, its profile or the teacher is not there, before any image is read.
+
+    profiled: whether the profile is known already.
+    """
+    if config.device != "cpu":
+        number = int(config.device.partition(":")[2] or 0)
+        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if max(number, config.devices - 1) >= there:
+            wanted = config.device if config.devices == 1 else f"{config.devices} x {config.device}"
+            raise UserError(f"there is no {wanted}: torch sees {there} GPUs here; leave --device out for the CPU")
+    if not profiled:
+        other_device(config)
+    if config.teacher is not None:
+        taught = Result(config.teacher, trust=methods.trust)
+        if taught.about and not (taught.folder / "weights.safetensors").exists():
+            raise UserError(f"the teacher {config.teacher} has no weights yet; type: archscout resume {config.teacher}")
+
+
+def prove(space: SearchSpace, config: Config, methods: Methods, data: Data) -> None:
+    """Make the strategy and the selector once, if they are a person's own, so that one that fails does so at once."""
+    if is_own(methods.strategy) and not reads_scores(methods.strategy):
+        directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
+        started(methods.strategy, space, seed=config.seed, goal=Goal(scores=directions, costs=wanted_costs(config)))
+    if methods.select != "full" and is_own(methods.select) and not getattr(methods.select, "embeds", False):
+        make_selector(methods.select, data.part("train"), seed=config.seed, share=config.share)
+
+
+def started(make: Any, space: SearchSpace, **settings: Any) -> Any:
+    """A strategy for a space. Raises UserError where a person's own cannot be made, or is none."""
+    with calling("strategy", make, STRATEGY):
+        strategy = make(space, **settings)
+    if lacking(strategy):
+        raise UserError(f"strategy '{full(make)}' made {type(strategy).__name__}; wanted {STRATEGY}")
+    return strategy
 
 
 @contextmanager
@@ -232,6 +293,11 @@ def train(
     named, methods = name_methods(data, {**settings, "space": space or "mobilenet"}, trust)
     named["out"] = str(out or free_folder(named["data"], "train"))
     config = make_config(named)
+    if "share" in settings and settings.get("select") is None:
+        raise UserError("--share is of a selector of the training images; add --select random, or leave it out")
+    if methods.select != "full":
+        require_makes(methods.select)
+    reachable(config, methods, profiled=profile is not None)
     with begun(config) as folder:
         folder.once("only", lambda: {"arch": arch})
         if profile is not None:
@@ -417,7 +483,13 @@ def make_space(factory: Any, data: Data) -> SearchSpace:
                 f"the data have {data.shape} and {len(data.classes)}"
             )
         return factory
-    return portable(factory, (data.shape, len(data.classes)))
+    made = portable(factory, (data.shape, len(data.classes)))
+    if is_own(factory):
+        with calling("space", factory, "choices of which build_from makes a network, and texts that parse reads back"):
+            arch = made.sample(np.random.default_rng(0))
+            with torch.random.fork_rng(devices=[]):
+                made.build(made.parse(made.format(arch)))
+    return made
 
 
 @dataclass
@@ -457,6 +529,7 @@ def follow(run: Run, config: Config, methods: Methods) -> Result:
     )
     if methods.strategy in DIFFERENTIABLE.values():
         require_supernet(space, word(methods.strategy))  # before anything is measured
+    prove(space, config, methods, data)
     teacher = given_teacher(run, config, methods, data)
     only = run.recall("only")
     if only:
@@ -534,6 +607,8 @@ def choose_network(
         if config.reward == "accuracy":
             parallel = max(1, workers) if isinstance(workers, int) else 2
             ranked = train_shortly(run, config, methods, data, metric, costing, plan, pool, clock, ranked, parallel)
+        if plan.seconds and not supernet:
+            plan = plan_again(run, config, data, costing, plan, ranked, clock)
         slow = baseline_limit(plan, config.budget)
         slack = limits if slow is None else {**limits, "training": slow}
         ranking_only = config.reward == "proxies" and not supernet
@@ -683,6 +758,30 @@ def make_plan(
     return plan
 
 
+def plan_again(
+    run: Run, config: Config, data: Data, costing: Costing, plan: Plan, ranked: Sequence[Arch], clock: Clock
+) -> Plan:
+    """The plan with the verification at the pace of the networks that the ranking put first, not of any.
+
+    The pace is the ninetieth percentile of their training times. What changes is an event, shown in the report.
+    """
+
+    def work() -> dict[str, Any]:
+        times = [costing(arch)["training"] for arch in ranked[:PACED]]
+        pace = min(float(np.percentile(times, 90)), plan.training_limit or math.inf)
+        new = with_verification(plan, config, pace, train=len(data.part("train")))
+        before, after = (
+            f"{one.finalists} finalists in rounds of {', '.join(f'{epochs:.2g}' for epochs in one.rounds)} epochs"
+            for one in (plan, new)
+        )
+        return {
+            "time": clock.spent(), "what": f"verification: {before} -> {after}",
+            "why": f"one image takes the networks that were ranked first {pace:.3g} ms", "plan": new.to_json(),
+        }  # fmt: skip
+
+    return Plan.from_json(run.once("plan-change/verification", work)["plan"])
+
+
 def score_candidates(
     run: Run, config: Config, methods: Methods, costing: Costing, plan: Plan, pool: Any, clock: Clock
 ) -> list[Arch]:
@@ -691,7 +790,7 @@ def score_candidates(
     costs = wanted_costs(config)
     run.once("goal", lambda: {"directions": directions, "cost_axis": costs[0]})
     make = Evolution if reads_scores(methods.strategy) else methods.strategy
-    strategy = make(within_limits(costing), seed=config.seed, goal=Goal(scores=directions, costs=costs))
+    strategy = started(make, within_limits(costing), seed=config.seed, goal=Goal(scores=directions, costs=costs))
     ends = clock.begun("score") + 1.3 * plan.seconds["score"] if plan.seconds else None
     with progress("scoring candidates", plan.candidates) as bar:
         trials = propose_and_score(

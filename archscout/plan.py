@@ -177,7 +177,7 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     Raises UserError where the budget is too short for this data on this machine.
     """
     assert config.budget is not None
-    low, middle, _ = rates.training_ms
+    low, middle, high = rates.training_ms
     left = 0.96 * config.budget - rates.spent
     reserve = audit_seconds(total, middle, config.budget)
     usable = left - reserve
@@ -198,19 +198,30 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     limit = max(1000.0 * seconds["train"] / (final * wanted), low)
     epochs = config.epochs or min(1000.0 * seconds["train"] / (final * limit), most_epochs(final))
     trainings, short = 0, 0.0
+    pace = min(limit, high)
     if config.reward == "accuracy":
         seconds["short"] = SHORT * seconds["verify"]
         seconds["verify"] -= seconds["short"]
         busy = min(max(workers, 1), TOGETHER) * config.threads / config.train_threads if config.device == "cpu" else 1.0
-        images = min(busy, 1.0) * 1000.0 * TRAINING * seconds["short"] / limit
+        images = min(busy, 1.0) * 1000.0 * TRAINING * seconds["short"] / pace
         trainings, short = short_trainings(images, train, config.trainings)
         short = min(short, SHORT_PASSES * max(1.0, trainings / SHORT_MANY))
-    images = 1000.0 * TRAINING * seconds["verify"] / limit
-    finalists = min(config.finalists or affordable_finalists(images, train), candidates)
-    count = halvings(finalists)
-    rounds = []
-    for r in range(count):
-        entrants = max(1, finalists // 2**r) + CONTROLS
-        rounds.append(max(1000.0 * TRAINING * seconds["verify"] / count / entrants / (train * limit), 1.0 / train))
     seconds = {**seconds, "start": rates.spent, "audit": reserve}
-    return Plan(candidates, finalists, epochs, tuple(rounds), limit, seconds, why, trainings, short)
+    plan = Plan(candidates, 1, epochs, (), limit, seconds, why, trainings, short)
+    return with_verification(plan, config, pace, train=train)
+
+
+def with_verification(plan: Plan, config: Config, pace: float, *, train: int) -> Plan:
+    """The plan with as many finalists and epochs as its seconds of verification afford.
+
+    pace: training milliseconds per image of the slower ones among the finalists. train: images in train. All rounds
+    together are of at most `most_epochs`, and not of less than an image.
+    """
+    seconds = plan.seconds["verify"]
+    images = 1000.0 * TRAINING * seconds / pace
+    finalists = min(config.finalists or affordable_finalists(images, train), plan.candidates)
+    count = halvings(finalists)
+    entrants = [max(1, finalists // 2**r) + CONTROLS for r in range(count)]
+    rounds = [images / count / many / train for many in entrants]
+    most = min(1.0, most_epochs(train) / sum(rounds))
+    return replace(plan, finalists=finalists, rounds=tuple(max(epochs * most, 1.0 / train) for epochs in rounds))

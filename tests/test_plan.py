@@ -6,7 +6,9 @@ import pytest
 
 from archscout.config import Config, make_config, parse_seconds
 from archscout.errors import UserError
-from archscout.plan import CONTROLS, FINALISTS, Plan, Rates, halvings, plan_budget, plan_counts, waves
+from archscout.plan import (
+    CONTROLS, FINALISTS, Plan, Rates, halvings, most_epochs, plan_budget, plan_counts, waves, with_verification,
+)  # fmt: skip
 
 RATES = Rates(score_seconds=0.4, training_ms=(0.5, 1.0, 3.0), spent=20.0)
 
@@ -16,6 +18,39 @@ def planned(budget: float, images: int, **settings: object) -> Plan:
     return plan_budget(config, RATES, train=int(0.6 * images), final=int(0.8 * images), total=images)
 
 
+def seconds_of(plan: Plan, epoch: float) -> float:
+    """Seconds of the trainings of verification, where an epoch takes so many."""
+    alive, verifying = plan.finalists, 0.0
+    for epochs in plan.rounds:
+        verifying += (alive + CONTROLS) * epochs * epoch
+        alive = max(1, alive // 2)
+    return verifying
+
+
+def test_much_time_is_used_at_the_speed_of_the_networks_and_not_of_the_slowest_allowed() -> None:
+    """In a day a full training of 60,000 images may take 61 ms an image, but the networks take 3."""
+    plan = planned(86_400.0, 60_000)
+    assert plan.training_limit > 10 * RATES.training_ms[2]
+    assert plan.finalists >= 24
+    assert planned(7_200.0, 60_000).finalists > planned(1_200.0, 60_000).finalists
+    some = [planned(budget, 60_000, reward="accuracy") for budget in (1_200.0, 7_200.0)]
+    assert some[1].trainings > some[0].trainings >= 4
+
+
+@pytest.mark.parametrize("pace", [0.5, 3.0, 20.0])
+@pytest.mark.parametrize("images", [1_500, 60_000])
+def test_verification_is_planned_again_at_another_pace(pace: float, images: int) -> None:
+    config = Config(data="digits", budget=1200.0, workers=2)
+    train = int(0.6 * images)
+    plan = with_verification(planned(1200.0, images), config, pace, train=train)
+    used = seconds_of(plan, train * pace / 1000)
+    full = sum(plan.rounds) == pytest.approx(most_epochs(train))
+    assert used <= 0.76 * plan.seconds["verify"]
+    assert full or used == pytest.approx(0.75 * plan.seconds["verify"])
+    assert len(plan.rounds) == halvings(plan.finalists)
+    assert with_verification(plan, config.model_copy(update={"finalists": 3}), pace, train=train).finalists == 3
+
+
 @pytest.mark.parametrize("budget", [120.0, 600.0, 1200.0, 7200.0])
 @pytest.mark.parametrize("images", [1_500, 60_000, 1_000_000])
 def test_the_planned_work_fits_the_budget(budget: float, images: int) -> None:
@@ -23,13 +58,13 @@ def test_the_planned_work_fits_the_budget(budget: float, images: int) -> None:
     limit = plan.training_limit
     assert limit is not None
     scoring = plan.candidates * RATES.score_seconds / 2
-    alive, verifying = plan.finalists, 0.0
-    for epochs in plan.rounds:
-        verifying += (alive + CONTROLS) * epochs * 0.6 * images * limit / 1000
-        alive = max(1, alive // 2)
+    pace = min(limit, RATES.training_ms[2])
+    verifying = seconds_of(plan, 0.6 * images * pace / 1000)
     training = plan.epochs * 0.8 * images * limit / 1000
     assert scoring <= 1.05 * plan.seconds["score"] + 16 * RATES.score_seconds
     assert verifying <= 1.01 * plan.seconds["verify"] + 1
+    if sum(plan.rounds) < 0.99 * most_epochs(int(0.6 * images)):
+        assert verifying > 0.7 * plan.seconds["verify"]
     assert training <= 1.01 * plan.seconds["train"]
     assert sum(plan.seconds.values()) <= budget
     assert plan.finalists in FINALISTS
