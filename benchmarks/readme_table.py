@@ -129,13 +129,13 @@ def training_table() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for task, net, reduction, words in TRAININGS:
-        means = {}
-        for arm in ("full", "short", "random", "infobatch", "dds"):
+        means, random = {}, "random_balanced" if task in ("longtail", "tiles") else "random"
+        for arm in ("full", "short", random, "infobatch", "dds"):
             start = f"{task}/{net}/{arm}/{1 if arm == 'full' else reduction}/"
             values = [cell["value"] for key, cell in cells.items() if key.startswith(start)]
             means[arm] = f"{sum(values) / len(values):.1f}" if values else ""
         differences = []
-        for arm, by in (("full", 1), ("random", reduction)):
+        for arm, by in (("full", 1), (random, reduction)):
             pairs = paired(cells, (task, "dds", reduction), (task, arm, by), net)
             value, low, high = interval(pairs) if pairs else (0.0, 0.0, 0.0)
             differences.append(f"{value:+.2f} ({low:+.2f} to {high:+.2f}), n = {len(pairs)}" if len(pairs) > 1 else "")

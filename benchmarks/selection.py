@@ -2,14 +2,17 @@
 
     python benchmarks/selection.py --data FOLDER [--minutes 60] [--only cifar10] [--nets resnet8] [--grid] [--quick]
 
-FOLDER holds images/cifar10_lossless.zip and images/magnetic_tile_64.npz. A cell is one training: a task, a network, an
-arm, a reduction and a seed. Full data trains for EPOCHS passes; an arm at a reduction of r backpropagates 1/r as many
-images, by the recipe that fit.recipe_for has for its length (at 10 epochs batches of 128 and shifts by two pixels, at 2
-epochs batches of 64 and none), the same for all arms of a reduction, its learning rate falling to zero at its end.
-Every arm of a seed starts from the same weights, in mixed precision where the processor has bfloat16, else in float32;
-only cells of one precision are paired. Cells that the results hold are skipped, so that it runs in pieces; seeds come
-one after another, so that every piece is a fair comparison. Seconds count everything: the embedding, the index and
-every choice; they are of the processor, of the one thread that a cell has, so that what else runs disturbs them little.
+FOLDER holds images/cifar10_lossless.zip and images/magnetic_tile_64.npz. A cell is one training: a task, a network,
+an arm, a reduction and a seed. Full data trains for EPOCHS passes; an arm at a reduction of r backpropagates 1/r as
+many images, by the recipe that fit.recipe_for has for its length (at 10 epochs batches of 128 and shifts by two
+pixels, at 2 epochs batches of 64 and none), the same for all arms of a reduction, its learning rate falling to zero
+at its end. Every arm of a seed starts from the same weights, in mixed precision where the processor has bfloat16,
+else in float32; only cells of one precision are paired. The arm dds_audited is dds with the audits that the main job
+makes, on the way and at the end, which the others leave out; where classes are uneven, random_balanced is the random
+subset that has as many of each class as dds has. A cell of another recipe or other settings is measured again. Cells
+that the results hold are skipped, so that it runs in pieces; seeds come one after another, so that every piece is a
+fair comparison. Seconds count everything: the embedding, the index and every choice and, where there are any, audits;
+they are of the processor, of the one thread that a cell has, so that what else runs disturbs them little.
 
 Tasks: cifar10 (test accuracy); noisy10 and noisy20, where that share of the training labels is replaced by another
 class; longtail, CIFAR-10 cut to a geometric series from 100 to 1 (balanced accuracy on the balanced test part); tiles,
@@ -20,15 +23,18 @@ part that is cut from the training images, and writes them beside the results; t
 from __future__ import annotations
 
 import argparse
+import hashlib
+import inspect
 import json
 import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -38,8 +44,10 @@ import results_file
 from cells import Images, run_cells
 from main_job import cifar10
 
-from archscout.fit import evaluate, fit, recipe_for
+from archscout.fit import Recipe, evaluate, fit, recipe_for
 from archscout.selection import SELECTORS
+from archscout.selection.drift import audit_selection, behind, by_class_and_cluster, compare
+from archscout.selection.embedding import CLUSTERS, clusters, embed
 from archscout.selection.selector import Selector
 from archscout.spaces.plain import plain
 from archscout.verify import initialise
@@ -52,23 +60,26 @@ PRECISION = "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
 NETS = {"resnet8": "resnet8-w16", "resnet20": "resnet20-w16"}
 SUBSETS = ("fixed", "random", "redrawn", "hard_random", "entropy", "proportional", "kcentre", "dds")
 EMBEDDED = ("kcentre", "dds")
-#: arms that are dds with other settings than the measured ones
-VARIANTS: dict[str, dict[str, Any]] = {
-    "dds_furthest": {"among": None},
-    "dds_untrained": {"among": None, "embedding": "untrained"},
+#: arms that are a selector with other settings; dds_audited is dds with the audits of the main job, counted
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dds_furthest": ("dds", {"among": None}),
+    "dds_untrained": ("dds", {"among": None, "embedding": "untrained"}),
+    "dds_audited": ("dds", {}),
+    "random_balanced": ("random", {"balanced": True}),
 }
+IMAGES = {"longtail": 12_406, "tiles": 1_075}  # to train on; all tasks else have 50,000
 #: task -> reduction -> arms; "short" is full data with a schedule that is shorter by the reduction
 PLAN: dict[str, dict[float, tuple[str, ...]]] = {
     "cifar10": {
         1: ("full",),
         2: ("short", "random", "infobatch", "dds", "dds_furthest"),
         5: ("short", "fixed", "random", "infobatch", "entropy", "proportional", "kcentre", "dds", "dds_furthest",
-            "dds_untrained"),
+            "dds_untrained", "dds_audited"),
     },
     "noisy10": {5: ("short", "random", "dds", "dds_furthest")},
     "noisy20": {5: ("short", "random", "dds", "dds_furthest")},
-    "longtail": {1: ("full",), 3: ("short", "random", "dds")},
-    "tiles": {1: ("full",), 3: ("short", "random", "dds")},
+    "longtail": {1: ("full",), 3: ("short", "random", "random_balanced", "dds")},
+    "tiles": {1: ("full",), 3: ("short", "random", "random_balanced", "dds")},
 }  # fmt: skip
 LARGE = ("full", "short", "random", "infobatch", "dds")  # arms of the larger network
 GRID: list[dict[str, Any]] = [
@@ -131,23 +142,60 @@ def make(arm: str, part: Images, share: float, seed: int, options: dict[str, Any
     settings: dict[str, Any] = {"seed": seed, "share": share, **options}
     if arm == "infobatch":
         settings.pop("share")
-    if arm in VARIANTS:
-        arm, settings = "dds", settings | VARIANTS[arm]
-    return SELECTORS[arm](part, **settings)
+    word, more = VARIANTS.get(arm, (arm, {}))
+    return SELECTORS[word](part, **settings | more)
+
+
+def epochs_of(task: str, net: str, reduction: float) -> float:
+    return (EPOCHS_RESNET20 if net == "resnet20" else EPOCHS.get(task, 4)) / reduction
+
+
+def recipe_of(task: str, images: int, shape: tuple[int, ...], classes: int, epochs: float) -> Recipe:
+    """The recipe of all arms of a task that train for so many epochs."""
+    part: Any = range(images)  # a recipe reads the number alone
+    balanced = task in ("tiles", "longtail")
+    recipe = recipe_for(part, shape, classes, mirrors=task != "tiles", balanced=balanced, epochs=epochs)
+    return replace(recipe, precision=PRECISION)
+
+
+def made_with(task: str, net: str, arm: str, reduction: float) -> str:
+    """A hash of what a cell depends on besides its seed: recipe, epochs, and the defaults of the selector.
+
+    A cell of another hash is measured again, and no figure reads it.
+    """
+    epochs = epochs_of(task, net, reduction)
+    shape, classes = ((1, 64, 64), 6) if task == "tiles" else ((3, 32, 32), 10)
+    recipe = asdict(recipe_of(task, IMAGES.get(task, 50_000), shape, classes, epochs))
+    recipe.pop("precision")  # told in the cell, and compared there
+    word, more = VARIANTS.get(arm, (arm, {}))
+    settings: dict[str, Any] = {}
+    if word in SELECTORS:
+        parameters = inspect.signature(SELECTORS[word].__init__).parameters.values()
+        settings = {p.name: p.default for p in parameters if p.default is not p.empty} | more
+    told = json.dumps([recipe, epochs, NETS[net], settings], sort_keys=True, default=repr)
+    return hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
 
 
 class Timed:
-    """Counts the seconds that a selector's choices take."""
+    """A function that counts the seconds of the processor that it takes."""
 
-    def __init__(self, selector: Selector) -> None:
-        self.seconds, self.inner = 0.0, selector.next_round
-        selector.next_round = self  # type: ignore[method-assign, assignment]
+    def __init__(self, inner: Any) -> None:
+        self.seconds, self.inner = 0.0, inner
 
-    def __call__(self) -> torch.Tensor:
+    def __call__(self, *args: Any, **settings: Any) -> Any:
         began = time.process_time()
-        chosen = self.inner()
+        found = self.inner(*args, **settings)
         self.seconds += time.process_time() - began
-        return chosen
+        return found
+
+
+def last_audit(model: torch.nn.Module, part: Images, selector: Selector, mean: Any, std: Any) -> None:
+    """What the main job looks at when a training on chosen images is over: all images, by class and cluster."""
+    answers = evaluate(model, part, mean=mean, std=std, threads=1)
+    right = torch.from_numpy(answers.labels == answers.predictions)
+    compare(selector.record, torch.arange(len(part)), right)
+    rows = by_class_and_cluster(selector.record, right, clusters(embed(part, "pixels"), None, CLUSTERS))
+    behind(rows["cluster"])
 
 
 def train(
@@ -161,26 +209,36 @@ def train(
     classes = int(part.labels.max()) + 1
     space = plain(shape, classes)
     model = initialise(space, space.parse(NETS[net]), seed)
-    epochs = (EPOCHS_RESNET20 if net == "resnet20" else EPOCHS.get(task, 4)) / reduction
+    epochs = epochs_of(task, net, reduction)
     mean = part.pixels.mean(axis=(0, 1, 2))
     std = np.maximum(part.pixels[:: max(1, len(part) // 5000)].std(axis=(0, 1, 2)), 1.0)
-    recipe = recipe_for(part, shape, classes, mirrors=task not in ("tiles",), balanced=balanced, epochs=epochs)
-    recipe = replace(recipe, precision=PRECISION)  # one recipe for all arms of a reduction
+    recipe = recipe_of(task, len(part), shape, classes, epochs)
     began = time.process_time()
     selector = make(arm, part, 1 / max(reduction, 2), seed, options)
-    timed = Timed(selector) if selector is not None else None
+    choosing = Timed(selector.next_round if selector is not None else None)
+    if selector is not None:
+        selector.next_round = choosing  # type: ignore[method-assign]
     built = time.process_time() - began
-    fitted = fit(model, part, recipe=recipe, epochs=epochs, seed=seed, mean=mean, std=std, selector=selector, threads=1)
+    auditing, ending, audited = Timed(audit_selection), Timed(last_audit), arm == "dds_audited"
+    with mock.patch("archscout.fit.audit_selection", auditing):
+        fitted = fit(
+            model, part, recipe=recipe, epochs=epochs, seed=seed, mean=mean, std=std, selector=selector, threads=1,
+            audit_every=max(1.0, epochs / 5) if audited else None,
+        )  # fmt: skip
+    if audited:
+        ending(model, part, selector, mean, std)
     seconds = time.process_time() - began
     found = evaluate(model, judge, mean=mean, std=std, threads=1)
     return {
         "value": 100 * found.metric("balanced_accuracy" if balanced else "accuracy"),
         "seconds": seconds,
-        "selection_seconds": built + (timed.seconds if timed else 0.0),
+        "selection_seconds": built + choosing.seconds,
+        "audit_seconds": auditing.seconds + ending.seconds,
         "images": int(fitted.epochs * len(part)),
         "updates": None if selector is None else len(selector.record.changes) - 1,
         "ever": None if selector is None else int((selector.record.times > 0).sum()),
         "precision": PRECISION,
+        "made_with": None if task == "noise" else made_with(task, net, arm, reduction),
     }
 
 
@@ -222,7 +280,8 @@ def best_control(cells: dict[str, Any], task: str, net: str, reduction: float) -
 
 
 def figures(cells: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures that follow from the cells."""
+    """The figures that follow from the cells, of those that are made with what this script says now."""
+    cells = {key: cell for key, cell in cells.items() if cell.get("made_with") in (None, made_now(key))}
     found = []
 
     def add(name: str, samples: list[float], unit: str, **more: Any) -> None:
@@ -250,17 +309,31 @@ def figures(cells: dict[str, Any]) -> list[dict[str, Any]]:
             f"imbalanced_change_{task}", paired(cells, (task, "dds", 3), (task, "full", 1), "resnet8"),
             "points of balanced accuracy, paired by fold and seed", reach=-2.0,
         )  # fmt: skip
+        add(
+            f"gain_over_balanced_random_{task}",
+            paired(cells, (task, "dds", 3), (task, "random_balanced", 3), "resnet8"),
+            "points of balanced accuracy, paired by fold and seed",
+        )  # fmt: skip
     both = [f for f in found if f["name"].startswith("imbalanced_change_")]
     if both:
         worse = min(both, key=lambda f: f["low"])
         found.append({**worse, "name": "imbalanced_change", "task": worse["name"].rpartition("_")[2]})
-    shares = []
-    for seed in range(15):
-        full, dds = (cells.get(f"cifar10/resnet8/{arm}/{seed}") for arm in ("full/1", "dds/5"))
-        if full and dds and full["seconds"] > dds["seconds"]:
-            shares.append(100 * dds["selection_seconds"] / (full["seconds"] - dds["seconds"]))
-    add("overhead_share", shares, "% of the seconds that dds at 5x saves on ResNet-8", reach=2.0)
+    for name, arm in (("overhead_share", "dds"), ("overhead_share_audited", "dds_audited")):
+        shares = []
+        for seed in range(15):
+            full, dds = (cells.get(f"cifar10/resnet8/{one}/{seed}") for one in ("full/1", f"{arm}/5"))
+            if full and dds:
+                saved = max(full["seconds"] - dds["seconds"], 1e-3)  # nothing saved is a share without end
+                shares.append(100 * (dds["selection_seconds"] + dds["audit_seconds"]) / saved)
+        words = "choices and audits" if arm == "dds_audited" else "choices"
+        add(name, shares, f"% of the seconds that dds at 5x saves on ResNet-8, for {words}", reach=2.0)
     return found
+
+
+def made_now(key: str) -> str | None:
+    """What `made_with` says today of the cell of a key."""
+    task, net, arm, reduction, _ = key.split("/")
+    return made_with(task, net, arm, float(reduction)) if task in PLAN else None
 
 
 def arms_table(cells: dict[str, Any]) -> list[dict[str, Any]]:
@@ -319,7 +392,7 @@ def main() -> None:
     else:
         for task, net, arm, reduction, seed in cells_of(args.only or list(PLAN), args.nets or list(NETS), args.seeds):
             key = f"{task}/{net}/{arm}/{reduction:g}/{seed}"
-            if key not in cells and (not args.arms or arm in args.arms) and (arm in SELECTORS or arm in KNOWN_ARMS):
+            if wanted(cells, key) and (not args.arms or arm in args.arms) and (arm in SELECTORS or arm in KNOWN_ARMS):
                 jobs.append((key, (task, net, arm, reduction, seed, args.work, {}, False)))
     target = grid if args.grid else cells
 
@@ -345,11 +418,19 @@ def main() -> None:
 KNOWN_ARMS = ("full", "short", *VARIANTS)
 
 
+def wanted(cells: dict[str, Any], key: str) -> bool:
+    """Whether a cell is still to be measured: it is not there, or was made with something else."""
+    return key not in cells or cells[key].get("made_with") != made_now(key)
+
+
 def quick(out: Path) -> None:
     """Every arm for a moment on noise: that the cells run and the figures have their form."""
     cells = {}
     with tempfile.TemporaryDirectory() as work:
-        for arm in ("full", "short", "infobatch", *(arm for arm in SUBSETS if arm in SELECTORS)):
+        for arm in (
+            "full", "short", "infobatch", *(arm for arm in SUBSETS if arm in SELECTORS), "dds_audited",
+            "random_balanced",
+        ):  # fmt: skip
             options = {"embedding": "pixels"} if arm in EMBEDDED else {}
             reduction = 1 if arm == "full" else 5
             cells[f"cifar10/resnet8/{arm}/{reduction}/0"] = train(
