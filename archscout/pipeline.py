@@ -49,8 +49,16 @@ from archscout.execute import Limit, Overdue, executor
 from archscout.fit import Fit, Recipe, evaluate, fit
 from archscout.naming import calling, find, full, is_own, word
 from archscout.plan import (
-    Plan, Rates, audit_seconds, baseline_limit, most_epochs, plan_budget, plan_counts, waves, with_verification,
-)  # fmt: skip
+    Plan,
+    Rates,
+    audit_seconds,
+    baseline_limit,
+    most_epochs,
+    plan_budget,
+    plan_counts,
+    waves,
+    with_verification,
+)
 from archscout.predicted import Predictor
 from archscout.predictor import predict_pool
 from archscout.pretrained import fine_tuning, pretrained
@@ -75,7 +83,17 @@ from archscout.spaces.plain import plain
 from archscout.strategies import STRATEGIES, Evolution
 from archscout.strategies.strategy import Goal
 from archscout.trust import code_in, require_trust, sealed
-from archscout.verify import Entrant, Trainer, checkpoint_name, choose, initialise, largest_within, verify
+from archscout.verify import (
+    Entrant,
+    Trainer,
+    checkpoint_name,
+    choose,
+    enough_rounds,
+    initialise,
+    largest_within,
+    verify,
+    warn_of_selector,
+)
 
 log = logging.getLogger("archscout")
 
@@ -597,6 +615,7 @@ def choose_network(
     with executor(workers, Work(scorer, trainer), threads=config.threads, timeout=config.timeout) as pool:
         supernet = methods.strategy in DIFFERENTIABLE.values()
         plan = make_plan(run, config, data, costing, sampled, pool, clock, supernet)
+        warn_of_selector(plan, methods.select)
         if plan.training_limit is not None:
             costing = costing.within({**limits, "training": plan.training_limit})
         door = Door(run, config, profile)
@@ -609,6 +628,7 @@ def choose_network(
             ranked = train_shortly(run, config, methods, data, metric, costing, plan, pool, clock, ranked, parallel)
         if plan.seconds and not supernet:
             plan = plan_again(run, config, data, costing, plan, ranked, clock)
+        plan = enough_rounds(plan, methods.select)
         slow = baseline_limit(plan, config.budget)
         slack = limits if slow is None else {**limits, "training": slow}
         ranking_only = config.reward == "proxies" and not supernet

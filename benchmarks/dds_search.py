@@ -10,15 +10,18 @@ nothing. The test part of CIFAR-10 is never read. Cells that the results hold ar
 
 Arms: full; dds; and its controls of the same size and length: fixed, random (redrawn each round, which are also the
 update times of dds), dds_furthest and dds_untrained (dds with the furthest images of all as successors, in a trained
-and an untrained embedding; dds itself draws them at random), entropy (of a small network that trains on all images for
-an epoch first, charged to it), infobatch; a random cell; and P-DARTS on all
-images, dds and random. Seconds count the embedding, the index, every choice and audit; on a CPU they are of the
-processor, of the one thread that a search has. A search on selected images ends by a rule that reads no accuracy: the
-derived cell has been the same for PATIENCE rounds, or ROUNDS are over. Full data is charged to its earliest epoch whose
-mean accuracy over seeds is within .1 of its best; `--arms full_long` gives it three times as long. `--step` measures
-instead one forward, backward and update of 64 images on the full supernet (16 channels, five cells per stage) with two
-threads, on a machine that does nothing else, beside those of a textbook version. `--tiles` runs the whole main job with
-darts on the magnetic tiles (imbalanced, six classes), each arm with the same budget: all images, dds and random ones.
+and an untrained embedding; dds itself draws them at random), entropy (of a small network that trains on all images
+for an epoch first, charged to it), infobatch; a random cell; and P-DARTS on all images (stages of 3, 2 and 1 epochs,
+charged to the shortest within .1 of the best), dds and random. Seconds count the embedding, the index and every
+choice (there are no audits); on a CPU they are of the processor, of the one thread that a search has. A search on
+selected images ends by a rule that reads no accuracy: the derived cell has been the same for PATIENCE rounds, or
+ROUNDS are over. Full data is charged to its earliest epoch whose mean accuracy over seeds is within .1 of its best;
+`--arms full_long` gives it three times as long. `--step` measures instead one forward, backward and update of 64
+images on the full supernet (16 channels, five cells per stage) with two threads, on a machine that does nothing else,
+beside those of a textbook version. `--memory` measures the peak of the memory by beginnings of searches of full and
+dds: `memory_ratio` is of the whole process, with the images and what is imported, `memory_ratio_search` of what a
+search adds to it. `--tiles` runs the whole main job with darts on the magnetic tiles (imbalanced, six classes), each
+arm with the same budget: all images, dds and random ones.
 
 Seeds from FRESH on are for `decide=zero-shot` alone, which was thought of when the others had been seen: of the cells
 that the second half of a search derived, the one that the aggregate of the proxies ranks first, by the committed scores
@@ -69,7 +72,7 @@ from archscout.verify import initialise
 HERE = Path(__file__).resolve().parent
 ARMS = (
     "full", "dds", "random", "fixed", "dds_furthest", "dds_untrained", "entropy", "infobatch", "random_cell",
-    "pdarts_full", "pdarts_dds", "pdarts_random",
+    "pdarts_full", "pdarts_full_1", "pdarts_full_2", "pdarts_dds", "pdarts_random",
 )  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     "dds_furthest": {"among": None},
@@ -80,6 +83,7 @@ SUBSET = 1000  # images of a round, for the weights and for the architecture
 ROUNDS = 25
 PATIENCE = 6
 FULL_EPOCHS, LONG_EPOCHS = 4, 12
+BEGINNING = 0.12  # of a search is enough for its peak of memory
 TILES: dict[str, Any] = {"budget": "6m", "share": 0.2, "limits": {"latency": "10ms"}}
 STAGE_EPOCHS, STAGE_ROUNDS, STAGE_SEEDS = 3, 7, 5  # of each stage of P-DARTS, and its seeds
 SETTINGS = Settings(batch_size=64, lr=0.1, arch_lr=1e-2, flip=True, shift=2)
@@ -129,10 +133,17 @@ def make(arm: str, part: Images, seed: int, cache: Path) -> Selector | None:
     return SELECTORS[arm](part, **options)
 
 
-def search(arm: str, seed: int, work: str, data: str, device: str) -> dict[str, Any]:
-    """One cell: the derived architecture over time, and what it cost."""
+def resident_mb() -> float:
+    """The memory of this process that is in use now; on Linux, else nothing."""
+    path = Path("/proc/self/statm")
+    return int(path.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20 if path.exists() else float("nan")
+
+
+def search(arm: str, seed: int, work: str, data: str, device: str, length: float = 1.0) -> dict[str, Any]:
+    """One cell: the derived architecture over time, and what it cost. length: the part of the search that is made."""
     torch.set_num_threads(1)
     weight_part, arch_part, mean, std = halves(work, data)
+    before = resident_mb()
     wide = device != "cpu"
     space = nasbench201(WHOLE, 10) if wide else nasbench201(WHOLE, 10, channels=8, cells=1)
     if arm == "random_cell":
@@ -148,21 +159,23 @@ def search(arm: str, seed: int, work: str, data: str, device: str) -> dict[str, 
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as cache:
         data_arm = arm.removeprefix("pdarts_")
-        whole = data_arm in ("full", "full_long", "infobatch")
-        long = LONG_EPOCHS if arm == "full_long" else FULL_EPOCHS
+        whole = data_arm in ("full", "full_1", "full_2", "full_long", "infobatch")
+        long = length * (LONG_EPOCHS if arm == "full_long" else FULL_EPOCHS)
 
         def made(part: Images, number: int) -> Selector | None:
             return make(data_arm, part, seed + number, Path(cache))
 
         if arm != data_arm:
+            data_arm, _, epochs = data_arm.partition("_")
             found = pdarts(
-                space, weight_part, arch_part, epochs=STAGE_EPOCHS if whole else STAGE_ROUNDS * round_,
+                space, weight_part, arch_part,
+                epochs=float(epochs or STAGE_EPOCHS) if whole else STAGE_ROUNDS * round_,
                 report=0.25 if whole else round_, make_selector=lambda part, stage: made(part, 2 * stage),
                 make_arch_selector=lambda part, stage: made(part, 2 * stage + 1), **common,
             )  # fmt: skip
         else:
             found = darts(
-                space, weight_part, arch_part, epochs=long if whole else ROUNDS * round_,
+                space, weight_part, arch_part, epochs=long if whole else length * ROUNDS * round_,
                 report=0.25 if whole else round_, patience=None if whole else PATIENCE * round_,
                 selector=made(weight_part, 0), arch_selector=made(arch_part, 1), **common,
             )  # fmt: skip
@@ -176,7 +189,7 @@ def search(arm: str, seed: int, work: str, data: str, device: str) -> dict[str, 
     curve[-1]["arch"] = space.format(found.arch)
     return {
         "curve": curve, "seconds": clock() - began, "stopped": found.story.stopped,
-        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "memory_before_mb": before,
     }  # fmt: skip
 
 
@@ -381,15 +394,25 @@ def figures(
         for cost in ("params", "flops"):
             ratios = [cost_of(e["arch"], cost) / cost_of(b["arch"], cost) for e, b in zip(ends, begins, strict=True)]
             add(f"{cost}_ratio", ratios, "times, of the networks found")
+    begun = {arm: of(f"memory/{arm}") for arm in ("full", "dds")}
+    added = {arm: {s: c["memory_mb"] - c["memory_before_mb"] for s, c in rows.items()} for arm, rows in begun.items()}
+    add(
+        "memory_ratio_search", [mb / added["full"][s] for s, mb in added["dds"].items() if s in added["full"]],
+        "times, of what a search adds", reach=1.1, mb={arm: list(each.values()) for arm, each in added.items()},
+    )  # fmt: skip
     for arm in ("full", "dds", "random"):
         rows = of(f"tiles/{arm}")
         add(f"tiles_{arm}", [row["value"] for row in rows.values()], "% balanced accuracy on the test part")
         add(f"tiles_search_seconds_{arm}", [row["search_seconds"] for row in rows.values()], "s of training a supernet")
-    slow, fast = of("pdarts_full"), of("pdarts_dds")
+    fast = of("pdarts_dds")
+    lengths = {epochs: of(f"pdarts_full{end}") for epochs, end in ((1, "_1"), (2, "_2"), (STAGE_EPOCHS, ""))}
+    means = {epochs: float(np.mean([last(c) for c in rows.values()])) for epochs, rows in lengths.items() if rows}
+    epochs = min((e for e, mean in means.items() if mean >= max(means.values()) - 0.1), default=STAGE_EPOCHS)
+    slow = lengths[epochs]
     common = sorted(set(slow) & set(fast))
     add(
-        "pdarts_speedup", [slow[s]["seconds"] / fast[s]["seconds"] for s in common], "times, all images over dds",
-        reach=10.0,
+        "pdarts_speedup", [slow[s]["seconds"] / fast[s]["seconds"] for s in common],
+        f"times, all images charged to {epochs} epochs a stage, of {', '.join(map(str, means))} measured", reach=10.0,
     )  # fmt: skip
     add(
         "pdarts_difference", [last(fast[s]) - last(slow[s]) for s in common],
@@ -421,6 +444,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--work", type=Path, default=HERE / "pieces" / "dds_search")
     parser.add_argument("--step", action="store_true", help="measure the seconds of a step of the full supernet")
+    parser.add_argument("--memory", action="store_true", help="measure the peak memory of beginnings of searches")
     parser.add_argument(
         "--tiles", action="store_true", help="the main job on the magnetic tiles, arms full, dds, random"
     )
@@ -473,6 +497,13 @@ def main() -> None:
                 print(key, json.dumps(cells[key]), flush=True)
                 save()
         return
+    if args.memory:  # one at a time in a process of its own: the peak of a process never falls
+        jobs = [
+            (f"memory/{arm}/{seed}", (arm, seed, str(args.work), str(args.data), args.device, BEGINNING))
+            for seed in range(args.seeds)
+            for arm in ("full", "dds")
+            if f"memory/{arm}/{seed}" not in cells
+        ]
     if args.step:
         steps = step_samples()
         save()

@@ -158,6 +158,12 @@ def timed(points: np.ndarray, groups: np.ndarray, mode: str) -> tuple[Furthest, 
     return index, time.perf_counter() - start
 
 
+def slope_of_large(means: dict[str, float], least: int = 160_000) -> float | None:
+    """The slope over the sizes from `least` on: with few points what every update costs besides hides the growth."""
+    large = [(int(n), seconds) for n, seconds in means.items() if int(n) >= least]
+    return round(float(np.polyfit(*np.log(np.array(large)).T, 1)[0]), 3) if len(large) > 1 else None
+
+
 def report(figures: list[dict[str, Any]], new: dict[str, Any]) -> None:
     figures.append(new)
     print(f"{new['name']:50s} {new['value']:.4f} ({new['low']:.4f} to {new['high']:.4f}), n = {new['n']}", flush=True)
@@ -190,7 +196,8 @@ def main() -> None:
                 report(figures, results_file.figure(f"update_seconds{end}{word}", taken, "s", reach=aim, exact=exact))
                 report(figures, results_file.figure(f"build_seconds{end}{word}", [build], "s"))
                 if mode == "auto":
-                    report(figures, results_file.figure(f"update_seconds{end}_later", later(index, size, 5), "s"))
+                    new = results_file.figure(f"update_seconds{end}_later", later(index, size, 5), "s", reach=aim)
+                    report(figures, new)
                 if mode == "approximate":
                     found = ratios(index, size, size if classes == 10 else min(size, 1000))
                     word = f"distance_ratio{kind}{tail}"
@@ -208,7 +215,10 @@ def main() -> None:
             slopes = [float(np.polyfit(np.log(sizes), logs[:, repeat], 1)[0]) for repeat in range(repeats)]
             means = dict(zip(map(str, sizes), np.mean(each, axis=1).round(5).tolist(), strict=True))
             unit = f"slope, {few} queries"
-            report(figures, results_file.figure(f"growth_exponent{word}{tail}", slopes, unit, reach=0.5, seconds=means))
+            new = results_file.figure(
+                f"growth_exponent{word}{tail}", slopes, unit, reach=0.5, seconds=means, large=slope_of_large(means)
+            )
+            report(figures, new)
         for d in (8, 32):
             for n in (min(full, 20_000) // 2, min(full, 500_000)):
                 points, groups = source.draw(n, d, 1, 0)

@@ -7,8 +7,17 @@ import pytest
 from archscout.config import Config, make_config, parse_seconds
 from archscout.errors import UserError
 from archscout.plan import (
-    CONTROLS, FINALISTS, Plan, Rates, halvings, most_epochs, plan_budget, plan_counts, waves, with_verification,
-)  # fmt: skip
+    CONTROLS,
+    FINALISTS,
+    Plan,
+    Rates,
+    halvings,
+    most_epochs,
+    plan_budget,
+    plan_counts,
+    waves,
+    with_verification,
+)
 
 RATES = Rates(score_seconds=0.4, training_ms=(0.5, 1.0, 3.0), spent=20.0)
 
