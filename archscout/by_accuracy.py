@@ -41,8 +41,9 @@ def search_by_accuracy(
     """Architectures, the best after a short training first, then those of the ranking that did not train.
 
     A strategy begins at the zero-shot ranking and proposes; of every four proposals the best by the proxies trains for
-    `plan.short` epochs, `plan.trainings` networks in all, on the images that the run's selector chooses. Use it where
-    a training of some thousand images tells more than the proxies do, and there is time for dozens of them.
+    `plan.short` epochs, `plan.trainings` networks in all, on the images that the run's selector chooses; one that
+    compares networks has the answers of those that trained before. Use it where a training of some thousand images
+    tells more than the proxies do, and there is time for dozens of them.
 
     make:      the strategy, or the learned predictor (archscout.predicted).  ranked: the zero-shot ranking, best first.
     recipe, images, patient: as verification has them.  parallel: how many trainings run at once.
@@ -64,7 +65,7 @@ def search_by_accuracy(
         jobs = [
             {
                 "space": space.name, "arch": item["arch"], "recipe": recipe, "epochs": plan.short, "seconds": seconds,
-                "seed": seed, "round": 0, "state": item["state"],
+                "seed": seed, "round": 0, "state": item["state"], "answers": item["answers"], "ask": item["ask"],
             }
             for item in items
         ]  # fmt: skip
@@ -72,7 +73,7 @@ def search_by_accuracy(
         limit = patience(seconds and 3 * seconds, 1e-3 * slowest * plan.short * images, patient)
         for outcome in pool.map(jobs, timeout=limit):
             if outcome.failure is None:
-                kept = {name: value for name, value in outcome.value.items() if name not in ("said", "history")}
+                kept = {name: value for name, value in outcome.value.items() if name != "history"}
                 outcome = Outcome(kept, None, outcome.seconds)
             yield outcome
 
@@ -96,6 +97,7 @@ def search_by_accuracy(
             "space": space.name,
             "epochs": plan.short,
             "asked": plan.trainings,
+            "ended": search.ended,
             "trained": [{"arch": space.format(arch), "begun": arch in scores} for arch in records],
             "failed": sum(record["validation"] is None for record in records.values()),
         },

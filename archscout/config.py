@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from archscout.errors import UserError, unknown
 
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+USUAL_BUDGET = "20m"  # of a run that is told neither a budget nor epochs
 LEAST_BUDGET = 40.0  # seconds; starting the workers and measuring the device already take about 20
 
 
@@ -33,9 +34,11 @@ def parse_seconds(value: str | float | int) -> float:
         if not found:
             raise UserError(f"'{value}' is no duration; write a number with s, m or h, like 20m")
         seconds = float(found[1]) * SECONDS[found[2]]
+    bare = re.fullmatch(r"[\d.]+", str(value).strip())
     if not math.isfinite(seconds) or seconds < LEAST_BUDGET:
         raise UserError(
             f"a budget of {seconds:g} s is too short; the least is {LEAST_BUDGET:g}s, and 5m or more is useful"
+            + (f" ({value} was read as seconds; for minutes type {value}m)" if bare else "")
         )
     return seconds
 
@@ -114,6 +117,7 @@ class Config(BaseModel):
     @field_validator("split", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
+        given = value
         if isinstance(value, str):
             try:
                 value = tuple(float(part) for part in value.split(","))
@@ -121,7 +125,7 @@ class Config(BaseModel):
                 value = ()
         fits = value is None or (isinstance(value, list | tuple) and len(value) == 3 and all(map(_positive, value)))
         if not fits:
-            raise ValueError(f"'{value}' is no split; write three numbers above 0, like 5,15,80")
+            raise ValueError(f"'{given}' is no split; write three numbers above 0, like 5,15,80")
         return value
 
     @field_validator("objectives")
@@ -206,11 +210,38 @@ def make_config(values: Mapping[str, Any]) -> Config:
         place = ".".join(map(str, first["loc"])) or "config"
         if first["type"] == "missing":
             raise UserError(f"'{place}' is missing; give it on the command line or in the config file") from None
-        wanted = first["msg"].removeprefix("Value error, ")
+        wanted = in_words(first)
         raise UserError(f"setting '{place}': {wanted} (got {str(first.get('input'))[:80]!r})") from None
     if config.budget is None and config.epochs is None:
-        config = config.model_copy(update={"budget": 20 * 60.0})
+        config = config.model_copy(update={"budget": parse_seconds(USUAL_BUDGET)})
     return config
+
+
+KINDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list",
+    "dict": "a table",
+}  # fmt: skip
+BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
+
+def in_words(error: Mapping[str, Any]) -> str:
+    """What was wanted where pydantic refuses a value, as a person would say it."""
+    kind, field = str(error["type"]), Config.model_fields.get(str(error["loc"][0]))
+    usual = None if field is None else field.get_default(call_default_factory=True)
+    plain = isinstance(usual, int | float | str) and not isinstance(usual, bool) and usual != ""
+    like = f", like {usual}" if plain else ""
+    if kind == "literal_error":
+        return "wanted " + error["ctx"]["expected"].replace("'", "")
+    if kind.startswith(("greater_than", "less_than")) and field is not None:
+        bounds = [
+            f"{said} {getattr(mark, short):.10g}"
+            for mark in field.metadata for short, said in BOUNDS.items() if hasattr(mark, short)
+        ]  # fmt: skip
+        return f"wanted a number {' and '.join(bounds)}{like}"
+    for begin, wanted in KINDS.items():
+        if kind.startswith(begin):
+            return f"wanted {wanted}{like}"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -681,7 +681,7 @@ def _pixels(image: str | Path | np.ndarray, shape: Shape) -> np.ndarray:
     """One image as the network wants it: uint8 (H, W, C)."""
     channels, height, width = shape
     if isinstance(image, str | Path):
-        array = decode(image, min(height, width))
+        array = _opened(Path(image), min(height, width))
     else:
         array = np.asarray(image)
         array = array[..., None] if array.ndim == 2 else array
@@ -694,6 +694,26 @@ def _pixels(image: str | Path | np.ndarray, shape: Shape) -> np.ndarray:
     if height != width:
         raise UserError(f"image is {array.shape[0]} x {array.shape[1]}, this network wants exactly {height} x {width}")
     return short_side(array, height)
+
+
+def _opened(file: Path, short: int) -> np.ndarray:
+    """The pixels of an image file. Raises Unreadable with a reason that says what is wrong with the file."""
+    from PIL import Image, UnidentifiedImageError
+
+    if file.is_dir():
+        raise Unreadable(f"is a folder; type: archscout predict RUN {file}/*.png")
+    if not file.exists():
+        raise Unreadable("there is no such file")
+    try:
+        with Image.open(file):
+            pass
+    except UnidentifiedImageError:
+        raise Unreadable("is no image (wanted PNG, JPEG, WebP, TIFF, BMP or GIF)") from None
+    except PermissionError:
+        raise Unreadable("may not be read; give yourself read permission (chmod u+r)") from None
+    except Exception:
+        pass  # decoding meets it again, and names it
+    return decode(file, short)
 
 
 def _recoloured(array: np.ndarray, channels: int) -> np.ndarray:

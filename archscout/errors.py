@@ -32,7 +32,8 @@ def unknown(what: str, got: str, known: Iterable[str], hint: str = "") -> UserEr
     near = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
     guess = f"; did you mean '{near[0]}'?" if near else ""
     extra = f" {hint}" if hint else ""
-    return UserError(f"unknown {what} '{got}'{guess} (known: {', '.join(names)}){extra}")
+    there = f"known: {', '.join(names)}" if names else "there are none yet"
+    return UserError(f"unknown {what} '{got}'{guess} ({there}){extra}")
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from archscout.costs.limits import format_cost
 from archscout.devices.energy import CARD_WATTS, CORE_WATTS, stated_power
 from archscout.devices.measure import safe_end
 from archscout.naming import word
+from archscout.plan import TOGETHER
 from archscout.result import Result, last
 from archscout.trust import unsealed
 
@@ -458,13 +459,17 @@ def busy(stage: str, config: dict[str, Any]) -> dict[str, Any]:
     workers, device = config.get("workers", 1), config.get("device", "cpu")
     if stage in ("train", "audit"):
         return {"device": device, "threads": config.get("train_threads", 1)}
-    many = (
-        max(workers, 1) if isinstance(workers, int) and stage in ("score", "short", "verify") and device == "cpu" else 1
-    )
+    parallel = isinstance(workers, int) and stage in ("score", "short", "verify") and device == "cpu"
+    many = at_once(stage, workers) if parallel else 1
     return {
         "device": device if stage in ("profile", "score", "short", "verify") else "cpu",
         "threads": many * config.get("threads", 1),
     }
+
+
+def at_once(stage: str, workers: int) -> int:
+    """How many jobs of a stage run at once: as many as there are workers, of the short trainings TOGETHER at most."""
+    return max(1, min(workers, TOGETHER) if stage == "short" else workers)
 
 
 def search_cost(
@@ -544,7 +549,7 @@ def on_full_data(events: Mapping[str, Any], spent: list[dict[str, Any]], config:
     itself, so that this is the most.
     """
     parallel = config.get("workers", 1) if config.get("device", "cpu") == "cpu" else 1
-    parallel = max(1, parallel) if isinstance(parallel, int) else 2  # as many trainings ran at once
+    parallel = parallel if isinstance(parallel, int) else 2  # as many trainings ran at once
     rows = {row["stage"]: row for row in spent}
     seconds, energy = (sum(row[name] for row in spent) for name in ("seconds", "energy"))
     total = seconds
@@ -554,9 +559,9 @@ def on_full_data(events: Mapping[str, Any], spent: list[dict[str, Any]], config:
         found.setdefault(stage, []).append((lasted, times))
         seen, whole = seen + lasted, whole + lasted * times
     for stage in set(found) & set(rows):
-        row, at_once = rows[stage], parallel if stage in ("short", "verify") else 1
-        lasted = sum(one for one, _ in found[stage]) / at_once
-        more = sum(one * (times - 1) for one, times in found[stage]) / at_once
+        row, many = rows[stage], at_once(stage, parallel) if stage in ("short", "verify") else 1
+        lasted = sum(one for one, _ in found[stage]) / many
+        more = sum(one * (times - 1) for one, times in found[stage]) / many
         more *= min(1.0, row["seconds"] / max(lasted, 1e-9))
         seconds += more
         energy += more * row["energy"] / max(row["seconds"], 1e-9)

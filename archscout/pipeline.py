@@ -169,8 +169,6 @@ def fits(config: Config, methods: Methods) -> None:
     if config.reward == "accuracy" and methods.strategy in DIFFERENTIABLE.values():
         raise UserError(f"{name} trains a supernet and proposes no networks to train; leave --reward out")
     if methods.strategy in DIFFERENTIABLE.values():
-        if methods.space in SPACES.values():  # one of a person's own is asked once the images are known
-            require_supernet(methods.space((3, 32, 32), 10), name)
         sorted_out(name, config.supernet)
         if config.supernet.get("aim") == "target" and not config.limits:
             raise UserError("aim=target draws costs up to their limits; add one, like --limit latency=5ms")
@@ -196,10 +194,12 @@ def lacking(strategy: Any) -> bool:
 
 
 def reachable(config: Config, methods: Methods, *, profiled: bool = False) -> None:
-    """Raises UserError where the device, its profile or the teacher is not there, before any image is read.
+    """Raises UserError where a supernet, the device, its profile or the teacher is not there, before an image is read.
 
     profiled: whether the profile is known already.
     """
+    if methods.strategy in DIFFERENTIABLE.values() and methods.space in SPACES.values():
+        require_supernet(methods.space((3, 32, 32), 10), word(methods.strategy))  # of one's own: when shapes are known
     if config.device != "cpu":
         number = int(config.device.partition(":")[2] or 0)
         there = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -55,7 +55,7 @@ def predict_pool(
     every feature becomes a normal score by its rank in the pool, and so do the accuracies; a line in the aggregate is
     fitted whose slope begins at a prior (PRIOR) and is never negative, and a Gaussian process (Matern 3/2, one length
     for all features, with noise) explains what is left. Its three numbers maximise the likelihood. A member that lacks
-    a score counts as the worst by it.
+    a score counts as the worst by it, or as the lowest by a feature of no direction.
 
     On NAS-Bench-201 (benchmarks/predictor.py) the order is never clearly worse than the aggregate's and better from
     about 50 evaluations on; a forest needs some 100 to draw level. Fails where evaluations are not comparable, and it
@@ -75,7 +75,8 @@ def predict_pool(
     names = list(directions if features is None else features)
     table = np.array([[member.get(name, np.nan) for name in names] for member in values], dtype=float)
     believed = normal_scores(-ranks.astype(float))
-    columns = [normal_scores(table[:, j]) for j in range(table.shape[1])]
+    signs = [-1.0 if directions.get(name) == "min" else 1.0 for name in names]
+    columns = [normal_scores(sign * table[:, j]) for j, sign in enumerate(signs)]
     inputs = np.column_stack([*(c for c in columns if np.ptp(c) > 0), believed])
     at = np.fromiter(evaluated, dtype=np.int64)
     accuracies = np.array([evaluated[int(i)] for i in at], dtype=float)

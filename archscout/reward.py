@@ -18,16 +18,18 @@ from safetensors.torch import save as save_tensors
 
 from archscout.aggregate import rank_pool
 from archscout.plan import TOGETHER
-from archscout.propose import Costing, trial_key
+from archscout.propose import GENERATION, Costing, trial_key
 from archscout.space import Arch, SearchSpace
 from archscout.stopping import front_order
 from archscout.strategies.strategy import Goal
+from archscout.verify import npy
 
 log = logging.getLogger("archscout")
 
 POOL = 1000  # of what was scored first, among which proposals are ranked; all of 100,000 would take half a second
 CHILDREN = 4  # proposals of which the best by the aggregate trains
-IDLE = 300  # proposals in a row that bring nothing new to train, after which a search ends
+IDLE = 60 * GENERATION  # proposals in a row that bring nothing new to train, after which a search ends
+COMPARED = 16  # best networks so far whose answers the selector of the next ones compares
 RELATED = 1 / 3  # of the decisions may differ where weights are inherited
 
 
@@ -52,12 +54,16 @@ class Search:
     It asks a strategy for proposals, one after another. Those beyond the limits are told as such. Of each `children`
     that may train and have not yet, the best by the aggregate of their scores trains, and the others are told as
     `skipped`; what the strategy was given to start with trains unfiltered. After TOGETHER trainings the strategy is
-    told all outcomes, in the order of asking.
+    told all outcomes, in the order of asking; and before, once GENERATION proposals in a row brought nothing to train,
+    so that it hears of limits that it does not meet.
 
     run:         the log. A training is the event short/SPACE/ARCH, a zero-shot score trial/SPACE/ARCH as always, so a
                  resumed search computes nothing twice and ends alike.
     score:       scores architectures, outcomes in order; value {"scores", "failures"}.
-    train:       trains items {"arch", "state"}, outcomes in order; value with "validation", and "state" as bytes.
+    train:       trains items {"arch", "state", "answers", "ask"}, outcomes in order; value with "validation", and
+                 "state" as bytes. `answers` (networks, images) are those of the best so far that said theirs, None for
+                 fewer than two; where `ask` holds, more trainings follow, and the value may have what this network
+                 answers, as `said` (images,).
     scores:      architecture -> its scores, of all that were scored before; grows.
     start:       what the strategy was given to start with.
     inherit:     whether a network begins with the weights of the nearest trained one, by name and shape.
@@ -77,6 +83,7 @@ class Search:
     inherit: bool = False
     make: Callable[[Arch], torch.nn.Module] | None = None
     trained: dict[Arch, dict[str, Any]] = field(default_factory=dict)  # in the order of training
+    ended: str = ""  # why fewer were trained than asked for: "time", "idle" where nothing new came, or ""
 
     def __call__(
         self,
@@ -88,23 +95,28 @@ class Search:
         """Trains up to so many networks; architecture -> its record, in the order of training.
 
         A record: arch (text), costs, validation (None if it failed), failure, epochs, seconds, heir_of (text or None)
-        and what else `train` told. Ends sooner where nothing new is proposed. `out_of_time` is asked before each
-        TOGETHER; a stop by it is an event.
+        and what else `train` told. Ends sooner, with a warning, where nothing new is proposed; see `ended`.
+        `out_of_time` is asked before each TOGETHER; a stop by it is an event.
         """
-        run, idle = self.run, 0
+        run, idle = self.run, 0  # idle: the last proposals, in a row, that brought nothing
         while len(self.trained) < trainings and idle < IDLE:
-            stop = f"short-stop/{len(self.trained)}"
-            begun = f"short-begin/{len(self.trained)}"
+            place = f"{len(self.trained)}/{idle}" if idle else str(len(self.trained))
+            stop, begun = f"short-stop/{place}", f"short-begin/{place}"
             if run.recall(stop) or (self.trained and begun not in run and out_of_time()):
                 if stop not in run:
                     run.record(stop, True)
+                self.ended = "time"
                 break
             if begun not in run:
                 run.record(begun, True)
-            asked, chosen = self._choose(min(self.together, trainings - len(self.trained)))
-            idle = 0 if chosen else idle + len(asked)
-            self._train(chosen, on_progress)
+            asked, chosen, barren = self._choose(min(self.together, trainings - len(self.trained)))
+            idle = barren if chosen else idle + barren
+            self._train(chosen, len(self.trained) + len(chosen) < trainings, on_progress)
             self.strategy.tell(asked, [self._told(arch) for arch in asked])
+        if len(self.trained) < trainings:
+            self.ended = self.ended or "idle"
+            why = "time was over" if self.ended == "time" else f"{idle} proposals in a row were not new or not feasible"
+            log.warning("the search by accuracy trained %d of %d networks: %s", len(self.trained), trainings, why)
         return self.trained
 
     def ranked(self, objectives: Sequence[str] = ()) -> list[Arch]:
@@ -117,18 +129,20 @@ class Search:
         costs = np.array([[self.costing(arch).get(name, np.nan) for name in objectives] for arch in fine])
         return [fine[i] for i in front_order([self.trained[arch]["validation"] for arch in fine], costs)]
 
-    def _choose(self, wanted: int) -> tuple[list[Arch], list[Arch]]:
-        """The proposals asked, and those of them that are to train, at most `wanted`."""
+    def _choose(self, wanted: int) -> tuple[list[Arch], list[Arch], int]:
+        """The proposals asked, those of them that are to train, at most `wanted`, and how many of the last are idle."""
         asked: list[Arch] = []
         chosen: list[Arch] = []
         group: list[Arch] = []
-        first = set(self.start)
-        while len(chosen) < wanted and len(asked) < IDLE:
+        first, idle = set(self.start), 0
+        while len(chosen) < wanted and idle < GENERATION:
             (arch,) = self.strategy.ask(1)
             arch = self.costing.space.canonical(arch)
             asked.append(arch)
             if arch in self.trained or arch in chosen or arch in group or not self._fits(arch):
+                idle += 1
                 continue
+            idle = 0
             if arch in first or self.children == 1:
                 chosen.append(arch)
                 continue
@@ -136,9 +150,9 @@ class Search:
             if len(group) == self.children:
                 chosen.append(self._best(group))
                 group = []
-        if group and not chosen:  # nothing more comes: the best of what there is
+        if group and len(chosen) < wanted:  # hardly more comes: the best of what there is
             chosen.append(self._best(group))
-        return asked, chosen
+        return asked, chosen, idle
 
     def _fits(self, arch: Arch) -> bool:
         """Whether a proposal is within the limits; that its network cannot be built is logged, as it may take time."""
@@ -180,8 +194,8 @@ class Search:
         ranks = dict(zip(pool, rank_pool([self.scores[arch] for arch in pool], self.directions).tolist(), strict=True))
         return min(group, key=ranks.__getitem__)
 
-    def _train(self, chosen: Sequence[Arch], on_progress: Callable[[int, str], None]) -> None:
-        run, space = self.run, self.costing.space
+    def _train(self, chosen: Sequence[Arch], more: bool, on_progress: Callable[[int, str], None]) -> None:
+        run, space, answers = self.run, self.costing.space, self._answers()
         keys = {arch: f"short/{space.name}/{space.format(arch)}" for arch in chosen}
         items: list[dict[str, Any]] = []
         heirs: dict[Arch, str | None] = {}
@@ -190,14 +204,19 @@ class Search:
                 continue
             heir, state = self._heritage(arch)
             heirs[arch] = None if heir is None else space.format(heir)
-            items.append({"arch": arch, "state": state})
+            items.append({"arch": arch, "state": state, "answers": answers, "ask": more})
         for item, outcome in zip(items, self.train(items) if items else (), strict=True):
             arch = item["arch"]
             answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
-            state = answer.pop("state", None)
+            state, said = answer.pop("state", None), answer.pop("said", None)
             if self.inherit and state is not None:
                 run.write(f"checkpoints/{weights_name(space, arch)}", state)
-            about = {"arch": space.format(arch), "costs": self.costing(arch), "heir_of": heirs[arch]}
+            about: dict[str, Any] = {
+                "arch": space.format(arch), "costs": self.costing(arch), "heir_of": heirs[arch],
+            }  # fmt: skip
+            if said is not None:
+                run.write(f"checkpoints/{answers_name(space, arch)}", npy(said))
+                about["answered"] = len(said)
             run.record(keys[arch], {**about, "validation": None, "failure": None, **answer}, outcome.seconds)
             best = max((r["validation"] or 0.0 for r in self.trained.values()), default=0.0)
             on_progress(1, f"{max(best, answer.get('validation') or 0.0):.3f}")
@@ -213,6 +232,14 @@ class Search:
         if stored is None or not stored.exists():
             return None, None
         return near, save_tensors(inherited(self.make(arch).state_dict(), load_tensors(stored.read_bytes())))
+
+    def _answers(self) -> np.ndarray | None:
+        """What the COMPARED best of those that were asked answered (networks, images); None for fewer than two."""
+        asked = [(arch, record["validation"]) for arch, record in self.trained.items() if record.get("answered")]
+        best = sorted(asked, key=lambda one: -one[1])[:COMPARED]
+        files = [self.run.folder / "checkpoints" / answers_name(self.costing.space, arch) for arch, _ in best]
+        found = [np.load(file, allow_pickle=False) for file in files if file.exists()]
+        return np.stack(found) if len(found) > 1 else None
 
     def _told(self, arch: Arch) -> dict[str, float]:
         """Costs, scores and accuracy of a proposal, as strategies hear of them."""
@@ -304,3 +331,8 @@ def inherited(fresh: Mapping[str, torch.Tensor], parent: Mapping[str, torch.Tens
 def weights_name(space: SearchSpace, arch: Arch) -> str:
     """The file name of the weights after a short training; a digest, since architecture texts are no file names."""
     return f"short-{hashlib.sha256(f'{space.name}/{space.format(arch)}'.encode()).hexdigest()[:16]}.safetensors"
+
+
+def answers_name(space: SearchSpace, arch: Arch) -> str:
+    """The file name of what a network answered after its short training."""
+    return weights_name(space, arch).replace(".safetensors", ".npy")

@@ -13,9 +13,11 @@ import numpy as np
 from torch import nn
 
 from archscout.errors import UserError
+from archscout.naming import calling, full
 
 Arch = tuple[int, ...]
 Shape = tuple[int, int, int]
+FACTORY = "a function (input_shape, classes) -> SearchSpace"
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,5 +188,14 @@ class SearchSpace:
 
 
 def portable(factory: Callable[..., SearchSpace], arguments: tuple[Any, ...]) -> SearchSpace:
-    """The space `factory(*arguments)`, which travels to another process as that call instead of as closures."""
-    return replace(factory(*arguments), remake=(factory, arguments))
+    """The space `factory(*arguments)`, which travels to another process as that call instead of as closures.
+
+    Raises UserError where a factory of a person's own fails, or gives no space.
+    """
+    if not callable(factory):
+        raise UserError(f"a space is wanted as {FACTORY}; got {type(factory).__name__}")
+    with calling("space", factory, FACTORY):
+        made = factory(*arguments)
+    if not isinstance(made, SearchSpace):
+        raise UserError(f"space '{full(factory)}' gave {type(made).__name__}; wanted {FACTORY}")
+    return replace(made, remake=(factory, arguments))

@@ -9,13 +9,23 @@ from typing import Any
 from archscout.errors import UserError
 from archscout.files import refuse_exits
 
+ALSO = {  # other words for the kinds of methods
+    "spaces": "space", "strategies": "strategy", "selector": "select", "selectors": "select", "selection": "select",
+    "proxies": "proxy", "costs": "cost",
+}  # fmt: skip
+
 
 def report(run: str | Path, out: str | Path | None = None) -> Path:
     """Write the report page of a run, finished or not, and return its path. Takes about a second."""
     from archscout.facts import facts_of
     from archscout.page import write_report
 
-    return write_report(facts_of(run), Path(out) if out else Path(run) / "report.html")
+    facts, place = facts_of(run), Path(out) if out else Path(run) / "report.html"
+    if place.is_dir():
+        raise UserError(f"{place} is a folder; give the name of a file, like --out {place / 'report.html'}")
+    if not place.parent.is_dir():
+        raise UserError(f"there is no folder {place.parent}; make it, or give another --out")
+    return write_report(facts, place)
 
 
 def export(
@@ -56,7 +66,10 @@ def _export_int8(result: Any, out: Path, data: Any) -> Path:
 
 
 def predict(run: str | Path, images: Sequence[str | Path]) -> list[Any]:
-    """The class and confidence of image files, by a run's model.onnx (or an .onnx file). Unreadable ones say why."""
+    """The class and confidence of image files, by a run's model.onnx (or an .onnx file). Unreadable ones say why.
+
+    Of a folder, all images below it.
+    """
     from archscout.deploy import predict as predict_onnx
 
     path = Path(run)
@@ -67,7 +80,20 @@ def predict(run: str | Path, images: Sequence[str | Path]) -> list[Any]:
         raise UserError(f"there is no {model}; finish the run first: archscout resume {run}")
     if not images:
         raise UserError("no images given; type: archscout predict RUN IMAGE...")
-    return predict_onnx(model, list(images))
+    return predict_onnx(model, [file for image in images for file in image_files(image)])
+
+
+def image_files(image: str | Path) -> list[str | Path]:
+    """An image file itself, or the images below a folder in a fixed order. Raises UserError for a folder of none."""
+    from archscout.readers.image_folder import EXTENSIONS
+
+    if not Path(image).is_dir():
+        return [image]
+    below = (file for file in Path(image).rglob("*") if file.is_file() and not file.name.startswith("."))
+    found: list[str | Path] = sorted(file for file in below if file.suffix.lower() in EXTENSIONS)
+    if not found:
+        raise UserError(f"folder {image} holds no image (wanted {', '.join(sorted(EXTENSIONS))})")
+    return found
 
 
 def methods(kind: str | None = None) -> list[dict[str, str]]:
@@ -87,6 +113,7 @@ def methods(kind: str | None = None) -> list[dict[str, str]]:
         "proxy": dict(PROXIES),
         "cost": dict(COSTS),
     }
+    kind = ALSO.get(kind, kind) if kind else None
     if kind is not None and kind not in kinds:
         from archscout.errors import unknown
 

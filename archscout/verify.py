@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -14,15 +17,16 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from archscout.audit import mean_interval, wilson
+from archscout.audit import group_interval, mean_interval, wilson
 from archscout.data import Data, Part
 from archscout.errors import UserError
 from archscout.fit import Diverged, Evaluation, Recipe, evaluate, fit
-from archscout.plan import TRAINING, Plan
+from archscout.naming import find, word
+from archscout.plan import TOGETHER, TRAINING, Plan
 from archscout.pretrained import fine_tuning
 from archscout.propose import Costing
 from archscout.run import Run
-from archscout.selection import make_selector
+from archscout.selection import SELECTORS, make_selector
 from archscout.space import Arch, SearchSpace
 from archscout.stopping import dominators, front_order
 
@@ -30,6 +34,8 @@ log = logging.getLogger("archscout")
 
 ASKED = 4000  # training images that entrants answer where the selector compares networks
 JUDGES = 4000  # validation images that judge an entrant; a standard error of at most 0.8 points
+LEAST = 50  # images of each class among them, or all that there are; for up to half of them
+OVER = 1.3  # times its planned seconds that a training may take
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,9 @@ class Trainer:
 
     Called with an item {space: its name, arch, recipe, epochs, seconds, seed, round, state: bytes | None}; answers
     {validation, interval, accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights
-    travel as safetensors bytes, so workers need no common file system. A selector begins anew in every round.
+    travel as safetensors bytes, so workers need no common file system. A selector begins anew in every round; one that
+    compares networks takes what several said before, `answers` (networks, images) of the item, and with `ask` this
+    network says its own in `said` (images,).
     """
 
     spaces: tuple[SearchSpace, ...]
@@ -111,16 +119,17 @@ class Trainer:
             for name, tensor in model.state_dict().items()
         }
         said = None
-        if getattr(selector, "compares", False):
+        if item.get("ask") and getattr(selector, "compares", False):
             asked = evaluate(
                 model, at_most(train, ASKED), mean=self.data.mean, std=self.data.std, threads=self.threads,
                 device=self.device,
             )  # fmt: skip
             said = asked.predictions.astype(np.uint16)
+        groups = None if self.data.groups is None else np.asarray(self.data.groups)[validation.indices]
         return {
             **({} if said is None else {"said": said}),
             "validation": found.metric(self.metric),
-            "interval": interval_of(found, self.metric),
+            "interval": interval_of(found, self.metric, groups),
             "accuracy": found.accuracy,
             "balanced_accuracy": found.balanced_accuracy,
             "epochs": fitted.epochs,
@@ -130,8 +139,11 @@ class Trainer:
         }
 
 
-def interval_of(found: Evaluation, metric: str) -> list[float]:
-    """The 95 % interval [low, high] of the metric of an evaluation, over its images; see audit."""
+def interval_of(found: Evaluation, metric: str, groups: np.ndarray | None = None) -> list[float]:
+    """The 95 % interval [low, high] of the metric of an evaluation, over its images or their groups (n,); see audit."""
+    if groups is not None:
+        strata = found.labels if metric == "balanced_accuracy" else np.zeros_like(found.labels)
+        return list(group_interval(found.labels == found.predictions, strata, groups))
     counts = found.confusion.sum(1)
     right = found.confusion.diagonal()
     low, high = (
@@ -158,36 +170,94 @@ def largest_within(costing: Costing, start: Sequence[Arch], seed: int, tries: in
 
 
 def at_most(part: Part, most: int) -> Part:
-    """The part, or a fixed random choice of `most` of its images that keeps the shares of the classes."""
+    """The part, or a fixed random choice of `most` of its images; see places_at_most."""
     return part if len(part) <= most else replace(part, indices=part.indices[places_at_most(part, most)])
 
 
 def places_at_most(part: Part, most: int) -> np.ndarray:
-    """The positions in a part of the images of at_most, sorted."""
+    """The positions in a part, sorted, of all its images or of `most` of them, always the same.
+
+    First come LEAST images of each class, or all that it has, so that rare classes are judged too; fewer where those
+    would be more than half of all. The rest is a random choice that keeps the shares of what is left of the classes.
+    """
     if len(part) <= most:
         return np.arange(len(part))
+    counts = np.bincount(part.labels)
+    least = next(n for n in range(LEAST, -1, -1) if np.minimum(counts, n).sum() <= most // 2)
     order = np.random.default_rng(0).permutation(len(part))
     by_class = order[np.argsort(part.labels[order], kind="stable")]
-    return np.sort(by_class[(np.arange(most) * len(part)) // most])
+    number = np.arange(len(part)) - np.repeat(np.cumsum(counts) - counts, counts)  # within its class, from 0
+    first, rest = by_class[number < least], by_class[number >= least]
+    wanted = most - len(first)
+    return np.sort(np.concatenate([first, rest[(np.arange(wanted) * len(rest)) // wanted]]))
 
 
-def within_seconds(seconds: float | None) -> Callable[[float], float | None]:
-    """The `allow` of a verification training: shortens it once it would take 1.3 times its planned seconds."""
-    begun: list[tuple[float, float]] = []
-    shorter: list[float] = []
+def within_seconds(
+    seconds: float | None, clock: Callable[[], float] = time.monotonic
+) -> Callable[[float], float | None]:
+    """The `allow` of a verification training: shortens it if it would take more than OVER times its planned seconds.
+
+    It looks after each tenth of these seconds, and decides from the fifth on. The pace is that of all epochs so far
+    or, if that is faster, the median of the last five looks, so that one slow moment shortens nothing.
+    """
+    looks: list[tuple[float, float]] = []  # (epochs, moment): the first step, and each look
 
     def allow(done: float) -> float | None:
-        now = time.monotonic()
-        if not begun:
-            begun.append((done, now))
-        first, start = begun[0]
-        if seconds is None or shorter or now - start < 0.3 * seconds or done <= first:
+        now = clock()
+        if not looks:
+            looks.append((done, now))
+        (first, start), (last, before) = looks[0], looks[-1]
+        if seconds is None or now - before < 0.1 * seconds or done <= last:
             return None
-        affordable = first + 1.1 * seconds * (done - first) / (now - start)
-        shorter.append(max(affordable, done))
-        return shorter[0]
+        looks.append((done, now))
+        if now - start < 0.5 * seconds:
+            return None
+        paces = [(t - s) / (e - d) for (d, s), (e, t) in pairwise(looks[-6:])]
+        pace = min((now - start) / (done - first), median_low(paces))
+        return done + max(0.0, OVER * seconds - (now - start)) / pace
 
     return allow
+
+
+def enough_rounds(plan: Plan, select: Any) -> Plan:
+    """The plan, with two rounds of verification instead of one where the selector compares networks.
+
+    Two of half the length, since it can compare only what answered in the round before.
+    """
+    compares = select != "full" and getattr(find("selector", select, SELECTORS), "compares", False)
+    if not compares or len(plan.rounds) > 1:
+        return plan
+    half = plan.rounds[0] / 2
+    log.info("verification in two rounds of %.2g epochs, since %s compares networks", half, word(select))
+    return replace(plan, rounds=(half, half))
+
+
+def warn_of_selector(plan: Plan, select: Any) -> None:
+    """Logs where a selector cannot choose: too few short trainings to compare, or none longer than its warm-up."""
+    make = None if select == "full" else find("selector", select, SELECTORS)
+    if getattr(make, "compares", False) and 0 < plan.trainings <= TOGETHER:
+        log.warning(
+            "%s has nothing to compare in %d short trainings, which begin together: their images are random; ask for "
+            "more than %d with --trainings", word(make), plan.trainings, TOGETHER,
+        )  # fmt: skip
+    first, lengths = warmup_of(make), [*([plan.short] if plan.trainings else []), *plan.rounds]
+    if brief := [epochs for epochs in lengths if epochs <= first]:
+        log.warning(
+            "%s begins a training with %d round%s of all images, and %s of the search are no longer (%s epochs): there "
+            "it chooses nothing; take another --select, or more --epochs or --budget",
+            word(make), first, "s" * (first > 1), "all trainings" if len(brief) == len(lengths) else "some trainings",
+            ", ".join(f"{epochs:.2g}" for epochs in brief),
+        )  # fmt: skip
+
+
+def warmup_of(make: Any) -> int:
+    """The rounds of all images with which a selector begins; none where it was given the scores to choose by."""
+    try:
+        usual = {name: one.default for name, one in inspect.signature(make).parameters.items()}
+    except (TypeError, ValueError):  # none, or written in C
+        return 0
+    warmup = usual.get("warmup", 0)
+    return warmup if isinstance(warmup, int) and usual.get("scores") is None else 0
 
 
 def patience(planned: float | None, predicted: float, patient: float) -> float | None:
@@ -226,7 +296,7 @@ def verify(
 ) -> list[dict[str, Any]]:
     """Successive halving over finalists, in rounds; controls train beside them, and what is surely beaten stops early.
 
-    Under a budget a training that would take 1.3 times its share of the round is shortened; `parallel` is how many run
+    Under a budget a training that would take OVER times its share of the round is shortened; `parallel` is how many run
     at once. One that hangs is given up after `patient` seconds and many times what it should take (`images`: those of
     an epoch).
 
@@ -234,8 +304,8 @@ def verify(
     pull:        names those of a wave from (number of the wave, how many, the records so far); see pipeline.
     objectives:  costs that count beside the metric. After each round but the last an entrant, finalist or control, is
                  stopped whose metric's interval lies below that of another that costs no more in any of them (see
-                 stopping.dominators), and of the finalists the better half goes on, by fronts of metric and costs. With
-                 none the metric alone decides.
+                 stopping.dominators), and of the finalists the better half goes on, two at least, by fronts of metric
+                 and costs. With none the metric alone decides.
 
     Each (entrant, round) is one event and is recalled on resume; weights between rounds lie in `checkpoints/`. Returns
     one record an entrant: key, role, costs, `rounds` (epochs, validation, interval, seconds, history), `validation` of
@@ -274,6 +344,7 @@ def verify(
                     "recipe": recipes.get(entrant.space.name, recipe), "seed": seed, "round": number, "epochs": epochs,
                     "seconds": job_seconds and job_seconds * slowness(entrant, plan),
                     "state": before.read_bytes() if number else None, "answers": answers,
+                    "ask": number + 1 < len(plan.rounds),
                 })
             )  # fmt: skip
         slowest = max((entrant.costs.get("training", 0.0) for entrant in some), default=0.0)  # ms per image
@@ -329,6 +400,8 @@ def said_before(run: Run, entrants: Sequence[Entrant], number: int) -> np.ndarra
     places = [run.folder / "checkpoints" / checkpoint_name(entrant, number - 1) for entrant in entrants]
     files = [place.with_suffix(".npy") for place in places]
     found = [np.load(file, allow_pickle=False) for file in files if number and file.exists()]
+    if len(found) == 1:
+        log.warning("round %d compares nothing: one network alone is left, and its images are random", number + 1)
     return np.stack(found) if len(found) > 1 else None
 
 
@@ -345,7 +418,7 @@ def drop_beaten(
     stopped = dominators(np.where(rivals, ends[:, 0], -np.inf), ends[:, 1], costs)
     finalists = [i for i, e in enumerate(alive) if e.role == "finalist"]
     best = front_order([standing[i]["validation"] for i in finalists], costs[finalists])
-    beyond = {finalists[i] for i in best[max(1, (len(finalists) + 1) // 2) :]}
+    beyond = {finalists[i] for i in best[max(2, (len(finalists) + 1) // 2) :]}  # the last round is of two
     for i, (entrant, by) in enumerate(zip(list(alive), stopped, strict=True)):
         if by is not None or i in beyond:
             records[entrant.key]["eliminated_after"] = number

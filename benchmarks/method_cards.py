@@ -114,7 +114,7 @@ GROUPS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
     ("Differentiable searches", SUPERNET, DIFFERENTIABLE),
     ("Selectors", SELECTOR, SELECTORS),
 )
-ENTRY = re.compile(r"(\w[\w, ]*):(?: {1,}(?=\S)|$)")  # begins what a docstring says of a parameter
+ENTRY = re.compile(r"(\w+(?:, \w+)*):(?: +(?=\S)|$)")  # begins what a docstring says of a parameter
 
 
 def page() -> str:
@@ -156,26 +156,33 @@ def card(name: str, title: str, method: Any) -> str:
 
 
 def prose(paragraph: str) -> str:
-    """A paragraph of a docstring as Markdown; what it says of parameters as a list."""
+    """A paragraph of a docstring as Markdown; what it says of parameters as a list.
+
+    It is a list if it begins with an entry and each of its other lines begins one or is indented, but a single line is
+    none. In a sentence a line can look like an entry; then the others do not.
+    """
     lines = paragraph.splitlines()
     if all(line.startswith("    ") for line in lines):
         return paragraph  # a formula
-    if not any(line.startswith(" ") for line in lines) and sum(bool(ENTRY.match(line)) for line in lines) < 2:
+    begins = [bool(ENTRY.match(line)) for line in lines]
+    indented = [line.startswith(" ") for line in lines]
+    if len(lines) == 1 or not begins[0] or not all(map(any, zip(begins, indented, strict=True))):
         return filled(escaped(" ".join(paragraph.split())))
-    entries: list[list[str]] = []
-    for line in lines:
-        if not entries or not line.startswith(" "):
-            entries.append([line.strip()])
+    entries: list[str] = []
+    for line, begun in zip(lines, begins, strict=True):
+        if begun:
+            entries.append(line)
         else:
-            entries[-1].append(line.strip())
-    found = []
-    for entry in (" ".join(" ".join(entry).split()) for entry in entries):
-        if match := ENTRY.match(entry):
-            entry = f"- **{escaped(match[1])}**: {escaped(entry[match.end() :])}"
-            found.append(filled(entry).replace("\n", "\n  ").removeprefix("\\"))
-        else:
-            found.append(f"\n{filled(escaped(entry))}\n")
-    return "\n".join(found).strip("\n")
+            entries[-1] += f" {line.strip()}"
+    return "\n".join(item(" ".join(entry.split())) for entry in entries)
+
+
+def item(entry: str) -> str:
+    """What a docstring says of a parameter, as an item of a list."""
+    match = ENTRY.match(entry)
+    assert match
+    text = f"- **{escaped(match[1])}**: {escaped(entry[match.end() :])}"
+    return filled(text).replace("\n", "\n  ").removeprefix("\\")
 
 
 def main() -> None:

@@ -12,10 +12,12 @@ piece is a fair comparison. Seconds are of the processor, of one thread, with ev
 judging. In float32: processors without bfloat16 are many times slower with it, and smaller networks gain nothing.
 
 Then evolution and reinforce, 20 seeds each, search the pool: a proposal stands for the nearest cell of the pool, its
-reward is the arm's accuracy, its price the arm's seconds. What a search has is the true accuracy (published, 200
-epochs, CIFAR-10 test) of its best by reward. The saving is the training seconds until the mean of the seeds has what
-full data has after LEVEL trainings, as a share of those of full data. The plan, written before:
-docs/plans/selected_pool.md.
+reward is the arm's accuracy, its price the arm's seconds; a cell that was trained before is told as skipped. What a
+search has is the true accuracy (published, 200 epochs, CIFAR-10 test) of its best by reward. The saving is the training
+seconds until the mean of the seeds has what full data has after LEVEL trainings, and keeps it, over those of full data.
+Full data itself need not come out at 1 by that rule, since the mean may have the level sooner, or fall below it later:
+`zero_point` is full data by the rule, `over_full` the arm over full data, both by the rule, and `price` a training's
+seconds over one on full data. The plan, written before: docs/plans/selected_pool.md.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ ARMS = {"full": None, "dds": "dds", "redrawn": "random"}  # arm -> selector
 SEARCHES = ("evolution", "reinforce")
 SEEDS = 20
 LEVEL, LEVELS = 50, (25, 50, 100)  # trainings on full data whose result is to be reached; the first is the figure's
+IDLE = 500  # proposals in a row that bring nothing new, after which a search ends
 SETTINGS: dict[str, dict[str, Any]] = {"evolution": {"population": 20, "tournament": 5}, "reinforce": {}}
 
 
@@ -122,11 +125,15 @@ def searched(space: SearchSpace, name: str, seed: int, rewards: dict[Arch, float
     strategy = STRATEGIES[name](space, seed=seed, goal=Goal(scores={"accuracy": "max"}), **SETTINGS[name])
     met: dict[Arch, None] = {}
     idle = 0
-    while len(met) < len(rewards) and idle < 500:
+    while len(met) < len(rewards) and idle < IDLE:
         (arch,) = strategy.ask(1)
-        idle = idle + 1 if arch in met else 0
-        met.setdefault(arch)
-        strategy.tell([arch], [{"violation": 0.0, "accuracy": rewards[arch]}])
+        if arch in met:  # told again, its copies would fill a population
+            idle += 1
+            strategy.tell([arch], [{"violation": 0.0, "skipped": 1.0}])
+        else:
+            idle = 0
+            met[arch] = None
+            strategy.tell([arch], [{"violation": 0.0, "accuracy": rewards[arch]}])
     return list(met)
 
 
@@ -161,6 +168,9 @@ def reached(table: np.ndarray, grid: np.ndarray, level: float) -> float:
 def savings(trained: dict[str, dict[str, dict[str, float]]], truth: dict[str, float], seeds: int) -> dict[str, Any]:
     """strategy -> arm -> the share of full data's seconds, at each of LEVELS, with paired intervals over the seeds.
 
+    `share` is over the plain seconds of that many trainings on full data (of the arm `full`, it is the zero point);
+    `over_full` is over the seconds that full data takes by the rule that holds for the arm. Searches that end with
+    fewer trainings than a level asks for count with their last: `trainings` are those really made.
     trained: text -> arm -> cell, complete cells only.  truth: text -> true accuracy.
     """
     texts = list(trained)
@@ -184,15 +194,31 @@ def savings(trained: dict[str, dict[str, dict[str, float]]], truth: dict[str, fl
         found[name] = {
             "final": {arm: float(np.mean([accuracy[-1] for _, accuracy in curves[arm]])) for arm in ARMS},
             "seconds": {arm: float(ends[arm]) for arm in ARMS},
-            "levels": {n: float(values.mean()) for n, values in after.items()},
-            "share": {
-                arm: {n: shares(tables, grids, after[n], arm, spent=spent[n]) for n in LEVELS}
+            "trainings": {arm: least_and_mean([len(accuracy) for _, accuracy in curves[arm]]) for arm in ARMS},
+            "levels": {
+                n: {"accuracy": float(after[n].mean()), "trainings": least_and_mean([k + 1 for k in ends_at[n]])}
+                for n in LEVELS
+            },
+            "price": {arm: price(trained, arm) for arm in ARMS},
+            "share": {arm: {n: shares(tables, grids, after[n], arm, spent=spent[n]) for n in LEVELS} for arm in ARMS},
+            "over_full": {
+                arm: {n: shares(tables, grids, after[n], arm, other="full") for n in LEVELS}
                 for arm in ARMS if arm != "full"
             },
             "dds_over_redrawn": shares(tables, grids, after[LEVEL], "dds", other="redrawn"),
             "curves": {arm: thinned(grids[arm], tables[arm].mean(0)) for arm in ARMS},
         }  # fmt: skip
     return found
+
+
+def least_and_mean(counts: list[int]) -> dict[str, float]:
+    return {"least": min(counts), "mean": float(np.mean(counts))}
+
+
+def price(trained: dict[str, dict[str, dict[str, float]]], arm: str) -> float:
+    """Seconds of a training in an arm over one on full data, from the means of the cells."""
+    seconds = {name: sum(arms[name]["seconds"] for arms in trained.values()) for name in (arm, "full")}
+    return seconds[arm] / seconds["full"]
 
 
 def thinned(grid: np.ndarray, accuracy: np.ndarray) -> list[list[float]]:
@@ -262,14 +288,18 @@ def figures(
     share = f"training seconds with dds / with full data, to what full data has after {LEVEL} trainings"
     rows: list[dict[str, Any]] = []
     for name in SEARCHES:
-        dds = found[name]["share"]["dds"][LEVEL]
-        if dds["value"] is None:  # never there: the whole pool was not enough
+        some = found[name]
+        dds = some["share"]["dds"][LEVEL]
+        if dds["value"] is None:  # not there, or not to stay, with all that these searches trained
             dds = {**dds, "not_reached": True}
         rows.append(
             {
                 "name": f"saving_{name}", "unit": share, **dds, "n": seeds, "known": None, "reach": 0.1,
-                "redrawn": found[name]["share"]["redrawn"][LEVEL],
-                "dds_over_redrawn": found[name]["dds_over_redrawn"], "cells": len(trained),
+                "zero_point": some["share"]["full"][LEVEL], "over_full": some["over_full"]["dds"][LEVEL],
+                "price": some["price"]["dds"], "trainings": some["levels"][LEVEL]["trainings"],
+                "redrawn": some["share"]["redrawn"][LEVEL], "redrawn_over_full": some["over_full"]["redrawn"][LEVEL],
+                "redrawn_price": some["price"]["redrawn"], "dds_over_redrawn": some["dds_over_redrawn"],
+                "cells": len(trained),
                 "interval": "95 %, paired bootstrap over the seeds of the search",
             }
         )  # fmt: skip
@@ -297,7 +327,7 @@ def save(out: Path, cells: dict[str, Any], texts: list[str], truth: Callable[[st
             out, rows, command="python benchmarks/selected_pool.py --data FOLDER",
             settings={
                 "epochs": EPOCHS, "reduction": REDUCTION, "share": SHARE, "judges": JUDGES, "pool": POOL,
-                "searches": SETTINGS, "levels": LEVELS, "precision": "32-true", "threads": 1,
+                "searches": SETTINGS, "levels": LEVELS, "idle": IDLE, "precision": "32-true", "threads": 1,
             },
             finished=len(trained) == len(texts), means=means(trained), **more, cells=cells,
         )  # fmt: skip

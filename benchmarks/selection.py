@@ -361,6 +361,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=list(PLAN), help="only these tasks")
     parser.add_argument("--nets", action="append", choices=list(NETS), help="only these networks")
     parser.add_argument("--arms", action="append", help="only these arms")
+    parser.add_argument("--reductions", type=float, action="append", help="only these reductions, as 1 and 5")
     parser.add_argument("--seeds", type=int, default=5, help="up to this one")
     parser.add_argument("--first", type=int, default=0, help="from this one on")
     parser.add_argument("--workers", type=int, default=2, help="cells at a time, one thread each")
@@ -392,7 +393,8 @@ def main() -> None:
     else:
         for task, net, arm, reduction, seed in cells_of(args.only or list(PLAN), args.nets or list(NETS), args.seeds):
             key = f"{task}/{net}/{arm}/{reduction:g}/{seed}"
-            if wanted(cells, key) and (not args.arms or arm in args.arms) and (arm in SELECTORS or arm in KNOWN_ARMS):
+            asked = (not args.arms or arm in args.arms) and (not args.reductions or reduction in args.reductions)
+            if wanted(cells, key) and asked and (arm in SELECTORS or arm in KNOWN_ARMS):
                 jobs.append((key, (task, net, arm, reduction, seed, args.work, {}, False)))
     target = grid if args.grid else cells
 

@@ -27,6 +27,14 @@ def run(*words: object) -> int:
     return 0
 
 
+def unread(data: object, **settings: object) -> None:
+    """In place of reading images: what is told before is not worth waiting for."""
+    from archscout.data import load
+
+    assert data != "digits", "the images were read"
+    load(data, **settings)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -47,10 +55,34 @@ def run(*words: object) -> int:
         (["rank", "--archs", "/no/such/file"], "cannot read"),
         (["rank", "--space", "nasbench201", "--proxies", "sinflow"], "did you mean 'synflow'"),
         (["nothing"], "nothing"),
+        (["search", "digits", "--data", "digits"], "named twice"),
+        (["search", "digits", "--share", "0.3"], "add --select random"),
+        (["search", "digits", "--select", "random", "--share", "2"], "'share': wanted a number above 0 and at most 1"),
+        (["search", "digits", "--metric", "f1"], "wanted auto, accuracy or balanced_accuracy (got 'f1')"),
+        (["search", "digits", "--seed", "-1"], "wanted a number at least 0 and below 2147483648, like 0"),
+        (["search", "digits", "--budget", "20"], "20 was read as seconds; for minutes type 20m"),
+        (["search", "digits", "--split", "1,2,3", "--epochs", "1"], "--split divides a --budget; add --budget 20m"),
+        (["search", "digits", "--strategy", "darts"], "error: add --space nasbench201: darts cannot search space"),
+        (["search", "digits", "--device-profile", "pi9"], "unknown device 'pi9'"),
+        (["search", "digits", "--teacher", "/no/such/run"], "no run"),
+        (["search", "--data", "torchvision:CIFAR10"], "--data-root FOLDER"),
+        (["train", "--data", "digits", "--arch", "0", "--share", "0.3"], "add --select random"),
+        (["train", "--data", "digits", "--arch", "0", "--teacher", "/no/such/run"], "no run"),
+        (
+            ["profile", "resnet8-w8", "--space", "plain", "--input-shape", "3x8x8", "--power", "5ms"],
+            "'5ms' is no power",
+        ),
+        (["rank", "--limit", "params=300", "--archs", "ARCHS"], "no architecture is within params=300; of the first"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_are_one_line_and_exit_2(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ARCHS").write_text("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|\n")
+    monkeypatch.setattr("archscout.pipeline.load", unread)
     code = run(*words)
+    assert not list(Path("runs").glob("*"))
     shown = capsys.readouterr().err.strip()
     assert code == 2, shown
     assert told in shown
@@ -107,6 +139,72 @@ def test_rank_writes_a_table_and_continues_it(tmp_path: Path, capsys: pytest.Cap
     file.write_text(archs[0] + "\n")
     assert run(*line, "--seed", 1, "--out", out) == 2
     assert "seed was 0, is 1" in capsys.readouterr().err
+
+
+def test_rank_on_a_terminal_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from archscout.cli.rank import in_words
+
+    row = {"arch": "0-1", "params": None, "failures": '{"limits": "params 9 k is over 5 k"}', "rank": 2}
+    assert in_words(row) == {"arch": "0-1", "params": "-", "failures": "params 9 k is over 5 k", "rank": "-"}
+    row = {"arch": "0-1", "params": 9.0, "naswot": None, "failures": '{"naswot": "no ReLU"}', "rank": 2}
+    assert in_words(row) == {**row, "naswot": "-", "failures": "naswot: no ReLU"}
+
+
+def test_methods_of_the_working_folder_are_found_from_the_console_script(tmp_path: Path) -> None:
+    (tmp_path / "near.py").write_text(
+        "def f(probe):\n    return -float(sum(p.numel() for p in probe.model.parameters()))\n"
+    )
+    (tmp_path / "numpy.py").write_text("raise SystemExit('the working folder hides what is installed')\n")
+    (tmp_path / "archs.txt").write_text("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|\n")
+    script = Path(sys.executable).with_name("archscout")
+    line = [script, "rank", "--archs", "archs.txt", "--proxies", "near:f", "--batch-size", "4", "--workers", "1"]
+    done = subprocess.run([*line, "--json"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["f"] < 0  # a worker process found it too
+    assert row["failures"] == ""
+
+
+def test_help_shows_defaults_and_flags_of_any_verb(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rich.console.Console.width", 200, raising=False)
+    shown = {}
+    for verb in ("", "search", "train"):
+        assert run(*([verb] if verb else []), "--help") == 0
+        shown[verb] = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--debug" in shown[""]
+    assert "--quiet" in shown[""]
+    for default in ("(default: mobilenet)", "(default: 20m,", "(default: 0.2)", "(default: 120)", "TIME (not of the"):
+        assert default in shown["search"]
+    assert "runs/DATA-train-N" in shown["train"]
+    assert "nasbench201 (200)" in shown["train"]
+
+
+def test_bench_kit_names_the_next_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archscout.devices.kit.bench_kit", lambda *a, **k: {"folder": "kit", "networks": 1, "bytes": 0})
+    assert run("bench-kit") == 0
+    assert "archscout device add NAME measured.json" in capsys.readouterr().out
+    assert run("bench-kit", "--run", tmp_path) == 0
+    assert f"archscout device check {tmp_path} measured.json" in capsys.readouterr().out
+
+
+def test_report_wants_a_folder_that_exists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("archscout.facts.facts_of", lambda run: {})
+    assert run("report", tmp_path, "--out", tmp_path / "nofolder" / "x.html") == 2
+    assert f"there is no folder {tmp_path / 'nofolder'}; make it, or give another --out" in capsys.readouterr().err
+    assert run("report", tmp_path, "--out", tmp_path) == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
+
+
+def test_plurals_of_the_kinds_of_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("selectors", "selector", "select"):
+        assert run("list", words, "--json") == 0
+        assert {row["kind"] for row in json.loads(capsys.readouterr().out)} == {"select"}
 
 
 def test_config_file_and_flags(tmp_path: Path) -> None:

@@ -207,7 +207,26 @@ def test_an_unreadable_image_fails_alone(exported: tuple[nn.Module, Path, Export
     assert found[0].label is None
     assert found[0].confidence is None
     assert "shape (2, 2, 7)" in str(found[3].failure)
+    assert found[0].failure == "is no image (wanted PNG, JPEG, WebP, TIFF, BMP or GIF)"
+    assert found[2].failure == "there is no such file"
+    assert str(found[4].failure).startswith("is a folder; type: archscout predict RUN")
     assert predict(path, []) == []
+
+
+def test_a_folder_stands_for_the_images_below_it(exported: tuple[nn.Module, Path, Export], tmp_path: Path) -> None:
+    from archscout.verbs import predict as predict_below
+
+    _, path, _ = exported
+    (tmp_path / "deep").mkdir()
+    for name in ("b.png", "deep/a.PNG", ".hidden.png"):
+        Image.fromarray(pixels(1)[0].transpose(1, 2, 0)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no image")
+    found = predict_below(path, [tmp_path, tmp_path / "b.png"])
+    assert [Path(p.name).name for p in found] == ["b.png", "a.PNG", "b.png"]
+    assert all(p.failure is None for p in found)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no image"):
+        predict_below(path, [tmp_path / "empty"])
 
 
 def test_files_that_are_no_model(tmp_path: Path) -> None:

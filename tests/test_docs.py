@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 import io
 import os
 import re
@@ -58,6 +59,28 @@ def test_the_page_on_your_own_loop_changes_two_lines() -> None:
     assert new == "+ import archscout"
     assert "archscout.select(" in call
     assert "loader.observe(" in told
+
+
+def test_the_page_on_your_own_space_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first two blocks as the file it says, then the others and its command; the device is measured shortly."""
+    from archscout import pipeline
+
+    page = (ROOT / "docs" / "your-own-space.md").read_text(encoding="utf-8")
+    space, strategy, *others = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    (tmp_path / "own.py").write_text(f"{space}\n\n{strategy}")
+    measure = pipeline.measure_profile
+    monkeypatch.setattr(pipeline, "measure_profile", lambda *args, **kw: measure(*args, **{**kw, "seconds": 0.1}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    told, names = io.StringIO(), {"__name__": "block"}
+    with contextlib.redirect_stdout(told):
+        for block in others:
+            block = block.replace("epochs=0.5", "epochs=0.5, workers=0, train_threads=1")
+            exec(compile(block, "docs/your-own-space.md", "exec"), names)
+    assert told.getvalue().splitlines()[-1] == "(2, 0, 1)"
+    (command,) = re.findall(r"^    (archscout .*)$", page, flags=re.M)
+    run_command(f"{command} --workers 0 --train-threads 1", tmp_path)
+    assert "own:stack" in (tmp_path / "runs" / "own" / "architecture.json").read_text()
 
 
 @pytest.mark.slow
@@ -199,6 +222,55 @@ def test_the_cards_of_the_methods_are_made_from_the_code_and_their_blocks_run() 
         assert told.getvalue().strip()
     headings = {re.sub(r" ", "-", line) for line in re.findall(r"^### (.*)$", page, flags=re.M)}
     assert set(re.findall(r"\]\(#([\w-]+)\)", page)) == headings
+
+
+def test_no_card_is_cut_inside_a_sentence() -> None:
+    """An item is of a parameter or an option, and a paragraph ends with its sentence or before a list or a formula."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import method_cards
+    finally:
+        sys.path.pop(0)
+    for title, _, methods in method_cards.GROUPS:
+        for name, method in methods.items():
+            made = method_cards.card(name, title, method)
+            known = set(inspect.signature(method).parameters)
+            if title == "Search spaces":
+                choices = method((3, 32, 32), 10).choices
+                known |= {decision.rstrip("0123456789") for decision in choices}
+                known |= {str(value) for options in choices.values() for value in (*options, *range(len(options)))}
+            elif title == "Selectors":
+                known.add("balanced")  # of Random, whose other settings some take too
+            items = ", ".join(re.findall(r"^- \*\*(.*?)\*\*: ", made, flags=re.M))
+            assert set(filter(None, items.split(", "))) <= known, name
+            assert made == made.strip(), name
+            blocks = made.split("\n\n")[1:]
+            for block, after in zip(blocks, (*blocks[1:], ""), strict=True):
+                assert block == block.strip("\n"), name
+                lists = [line.startswith("- **") for line in block.splitlines() if not line.startswith(" ")]
+                assert all(lists) or not any(lists), block
+                goes_on = any(lists) or after.startswith(("- **", "    ")) or block.startswith("    ")
+                assert goes_on or re.search(r"[.:]$", block), block
+
+
+def test_a_line_that_looks_like_an_item_does_not_cut_a_sentence() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from method_cards import prose
+    finally:
+        sys.path.pop(0)
+    assert prose("share:  part of the images.\nrounds, size:  counts,\n        each above 0.") == (
+        "- **share**: part of the images.\n- **rounds, size**: counts, each above 0."
+    )
+    assert prose("share:  part of\n  them.") == "- **share**: part of them."
+    for sentence in (
+        "Decisions: depth of the stages and the\nconvolutions of a block: the share, .3 to\n1. A block is two.",
+        "Source: one paper; as a baseline of\narchitecture search: another.",
+        "Fails where labels are wrong, and where a random\nsubset is as good: measure.\nSource: a paper.",
+        "It stays, or goes where there is\none: then it is lost.\nnever: a word.",
+        "share: part of the images, as a single line.",
+    ):
+        assert prose(sentence) == " ".join(sentence.split())
 
 
 def test_the_readme_shows_the_committed_results() -> None:

@@ -62,15 +62,45 @@ def test_the_bootstrap_is_paired_and_as_wide_as_it_should_be() -> None:
     rng = np.random.default_rng(0)
     labels = [np.zeros(400, int)] * 3
     ours = [rng.random(400) < 0.8 for _ in range(3)]
-    mean, low, high, _ = end_to_end.bootstrap(ours, ours, labels, "accuracy", 200)
+    shared, apart = ["one"] * 3, ["one", "two", "three"]
+    mean, low, high, _ = end_to_end.bootstrap(ours, ours, labels, "accuracy", shared, "x", 200)
     assert mean == low == high == 0
-    theirs = [o & (np.arange(400) % 10 > 0) for o in ours]  # a tenth of the images answered wrong instead
-    mean, low, high, drawn = end_to_end.bootstrap(ours, theirs, labels, "accuracy", 2000)
-    gaps = np.concatenate([o.astype(int) - t for o, t in zip(ours, theirs, strict=True)])
-    assert mean == pytest.approx(100 * gaps.mean())
+    ours = [ours[0]] * 3
+    theirs = [o & (np.arange(400) % 10 > 0) for o in ours]  # a tenth of the images answered wrong instead, by all seeds
+    gap = 100 * (ours[0].astype(int) - theirs[0])
+    mean, low, high, drawn = end_to_end.bootstrap(ours, theirs, labels, "accuracy", shared, "x")
+    assert mean == pytest.approx(gap.mean())
     assert low < mean < high
-    error = 100 * gaps.std() / np.sqrt(len(gaps))  # of images alone, since seeds hardly differ here
-    assert drawn.std() == pytest.approx(error, rel=0.35)
+    error = gap.std() / np.sqrt(400)
+    assert drawn.std() == pytest.approx(error, rel=0.07)  # three seeds that err on the same images say no more than one
+    drawn = end_to_end.bootstrap(ours, theirs, labels, "accuracy", apart, "x")[3]
+    assert drawn.std() == pytest.approx(error / np.sqrt(3), rel=0.07)  # as if they were other images, they would
+    again = end_to_end.bootstrap(ours, theirs, labels, "accuracy", shared, "y")[3]
+    assert abs(np.corrcoef(again, drawn)[0, 1]) < 0.1  # data sets are drawn independently
+
+
+def test_the_interval_holds_the_true_difference_as_often_as_it_says() -> None:
+    """Each network finds other images hard, in all seeds the same ones; and there is chance in each training."""
+    rng, size, trials, held = np.random.default_rng(0), 150, 250, {"shared": 0, "apart": 0}
+    for _ in range(trials):
+        hard = rng.normal(0, 1, (2, size))  # for either arm
+        right = rng.normal(0, 0.4, (3, 2, size)) + hard + 0.5 > 0  # seed, arm
+        for how, parts in (("shared", ["one"] * 3), ("apart", ["one", "two", "three"])):
+            labels = [np.arange(size) % 3] * 3
+            one, other = list(right[:, 0]), list(right[:, 1])
+            _, low, high, _ = end_to_end.bootstrap(one, other, labels, "accuracy", parts, "x", 120)
+            held[how] += low <= 0 <= high
+    assert 0.92 * trials <= held["shared"]
+    assert held["apart"] < 0.9 * trials  # what it was when seeds of one test part drew their images apart
+
+
+def run_of(share: float, **more: float) -> dict:
+    """A cell: the first images of a hundred were answered right."""
+    right = np.arange(100) < round(100 * share)
+    return {
+        "right": end_to_end.packed(np.packbits(right)), "n": 100, "value": 100 * share, "metric": "accuracy",
+        "tested": "one", "minutes": 19.9, "latency_ms": 2.0, "epochs": 12.0, **more,
+    }  # fmt: skip
 
 
 def test_archscout_stands_against_the_better_known_network() -> None:
@@ -78,18 +108,40 @@ def test_archscout_stands_against_the_better_known_network() -> None:
     cells, rates = {}, {"archscout": (0.9, 0.92), "resnet8": (0.95, 0.80), "resnet20": (0.88, 0.89)}
     for arm, shares in rates.items():
         for seed, share in enumerate(shares):
-            right = np.arange(100) < round(100 * share)
-            cells[f"x/20/{arm}/{seed}"] = {
-                "right": end_to_end.packed(np.packbits(right)), "n": 100, "value": 100 * share, "metric": "accuracy",
-            }  # fmt: skip
+            cells[f"x/20/{arm}/{seed}"] = run_of(share)
     cells["x/20/pilot/resnet8"] = {"value": 50.0, "latency_ms": 1.0}
-    kept = {f"x/{seed}": end_to_end.packed(labels) for seed in range(2)}
-    found = {f["name"]: f for f in end_to_end.figures(cells, kept, [20.0])}
+    kept = {f"{name}/{seed}": end_to_end.packed(labels) for name in "xy" for seed in range(2)}
+    found = {f["name"]: f for f in end_to_end.figures(cells, kept, [20.0], {"x": 3.0})}
     assert found["gain_x_20"]["known_network"] == "resnet20"  # the higher mean
     assert found["gain_x_20"]["value"] == pytest.approx(2.5)
+    assert found["gain_x_20"]["took"]["resnet20"]["minutes"] == {"mean": 19.9, "most": 19.9}
+    assert found["gain_x_20"]["flags"] == {}
     assert found["ahead_count"]["value"] == 1
+    assert found["worst_gain_20"]["value"] == pytest.approx(2.5)
+    assert found["worst_gain_20"]["over_a_point_behind"] == []
+    cells |= {f"y/20/archscout/{seed}": run_of(0.5) for seed in range(2)}
+    cells |= {f"y/20/resnet8/{seed}": run_of(0.52) for seed in range(2)}
+    found = {f["name"]: f for f in end_to_end.figures(cells, kept, [20.0], {"x": 3.0, "y": 3.0})}
+    assert found["ahead_count"]["value"] == 1
+    assert found["worst_gain_20"]["value"] == pytest.approx(-2.0)
+    assert found["worst_gain_20"]["data"] == "y"
+    assert found["worst_gain_20"]["over_a_point_behind"] == ["y"]
     del cells["x/20/resnet20/1"]  # a rival that has not all seeds yet does not count before one that has
-    assert end_to_end.compare(cells, kept, "x", 20.0)["known_network"] == "resnet8"
+    assert end_to_end.compare(cells, kept, "x", 20.0, 3.0)["known_network"] == "resnet8"
+
+
+def test_who_takes_more_than_its_time_or_its_limit_is_flagged_and_not_ahead() -> None:
+    kept = {"x/0": end_to_end.packed(np.zeros(100, int))}
+    cells = {"x/20/archscout/0": run_of(0.9), "x/20/resnet8/0": run_of(0.8, minutes=20.1)}
+    one, *rest = end_to_end.figures(cells, kept, [20.0], {"x": 3.0})
+    assert (one["name"], one["value"], rest[-1]["flags"]) == ("ahead_count", 1, {})
+    cells["x/20/resnet8/0"] = run_of(0.8, minutes=20.3)
+    one, *rest = end_to_end.figures(cells, kept, [20.0], {"x": 3.0})
+    assert (one["value"], rest[-1]["flags"]) == (1, {"resnet8": ["took 20.30 of 20 minutes"]})
+    cells["x/20/archscout/0"] = run_of(0.9, latency_ms=3.1)
+    one, *rest = end_to_end.figures(cells, kept, [20.0], {"x": 3.0})
+    assert (one["value"], one["high"], one["flagged"]) == (0, 0, ["x"])
+    assert rest[-1]["flags"]["archscout"] == ["a network takes 3.10 of 3 ms"]
 
 
 def test_the_long_tail(real_data: Path, tmp_path: Path) -> None:

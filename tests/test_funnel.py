@@ -163,10 +163,10 @@ def test_answers_of_a_round_reach_the_selector_of_the_next(run: Run) -> None:
             return {**super().answer(item), "said": np.array([item["arch"][0], 7, 7], dtype=np.uint16)}
 
     given: list[tuple[int, Any]] = []
-    trained(run, Asking(lambda n: 0.5), [entrant(0), entrant(1), entrant(2, "random")])
-    assert [answers for number, answers in given if number == 0] == [None] * 3
+    trained(run, Asking(lambda n: 0.5), [entrant(0), entrant(1), entrant(3), entrant(2, "random")])
+    assert [answers for number, answers in given if number == 0] == [None] * 4
     last = [answers for number, answers in given if number == 1]
-    assert [a.tolist() for a in last] == [[[0, 7, 7], [2, 7, 7]]] * 2  # of those that went on
+    assert [a.tolist() for a in last] == [[[0, 7, 7], [1, 7, 7], [2, 7, 7]]] * 3  # of those that went on
     assert "said" not in run.recall("verify/0/toy/n0")
 
 
@@ -179,11 +179,12 @@ def test_the_trainer_asks_where_the_selector_compares() -> None:
     data = load((rng.integers(0, 256, (120, 8, 8, 3)).astype(np.uint8), np.arange(120) % 3))
     space = plain(data.shape, 3)
     item = {"space": "plain", "arch": (0, 0), "recipe": Recipe(batch_size=16), "epochs": 0.5, "seconds": None,
-            "seed": 0, "round": 0, "state": None, "answers": None}  # fmt: skip
+            "seed": 0, "round": 0, "state": None, "answers": None, "ask": True}  # fmt: skip
     said = Trainer((space,), data, "accuracy", "disagreement")(item)["said"]
     train = data.part("train")
     assert said.shape == (len(train),)
     assert "said" not in Trainer((space,), data, "accuracy", "random")(item)
+    assert "said" not in Trainer((space,), data, "accuracy", "disagreement")({**item, "ask": False})
     again = Trainer((space,), data, "accuracy", "disagreement")(
         {**item, "answers": np.stack([said, 1 - said.clip(0, 1)])}
     )

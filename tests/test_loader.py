@@ -259,6 +259,14 @@ def test_refuses_what_cannot_be() -> None:
     next(iter(loader))
     with pytest.raises(UserError, match="one per image"):
         loader.observe(torch.zeros(5), torch.zeros(5, 3), torch.zeros(5))
+    with pytest.raises(UserError, match=r"one mean loss for the batch; wanted one per image: .*reduction='none'"):
+        loader.observe(torch.zeros(()), torch.zeros(6, 3), torch.zeros(6))
+    with pytest.raises(UserError, match=r"unknown setting .* dds 'epoch'; did you mean 'epochs'. \(known: .*unbiased"):
+        archscout.select(DataLoader(Numbered()), "dds", epoch=3)
+    with pytest.raises(UserError, match="'unbiased' is a setting, and this selector is ready"):
+        archscout.select(DataLoader(Numbered(10)), other, unbiased=True)
+    with pytest.raises(UserError, match="selector 'test_loader:Numbered' is none; wanted a subclass"):
+        archscout.select(DataLoader(Numbered()), Numbered)
     with pytest.raises(ValueError, match="observed"):
         loader.selector.observe(torch.tensor([N]), torch.zeros(1), torch.zeros(1, 3), torch.zeros(1))
 

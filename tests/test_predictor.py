@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +97,30 @@ def test_the_slope_begins_at_its_prior_and_is_never_negative() -> None:
 def test_normal_scores() -> None:
     found = normal_scores(np.array([3.0, np.nan, 5.0, 3.0]))
     assert found == pytest.approx(norm.ppf([0.5, 0.125, 0.875, 0.5]))
+
+
+@pytest.mark.parametrize("direction", ["max", "min"])
+def test_what_lacks_a_score_counts_as_the_worst_by_it(direction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inputs of a pool whose first member lacks a score are those of a pool where it has the worst value of all."""
+    import archscout.predictor
+
+    seen: list[np.ndarray] = []
+
+    def kept(inputs: np.ndarray, *args: Any) -> np.ndarray:
+        seen.append(inputs)
+        return regress(inputs, *args)
+
+    monkeypatch.setattr(archscout.predictor, "regress", kept)
+    members = pool(30, seed=6)
+    worst = -99.0 if direction == "max" else 99.0
+    directions = {"params": "max", "naswot": direction}
+    lacking, bad = [dict(member) for member in members], [dict(member) for member in members]
+    del lacking[0]["naswot"]
+    bad[0]["naswot"] = worst
+    for some in (lacking, bad):
+        predict_pool(some, directions, {i: float(i % 7) for i in range(12)})
+    assert seen[0][:, 1] == pytest.approx(seen[1][:, 1])
+    assert seen[0][0, 1] == seen[0][:, 1].min()
 
 
 def test_values_stay_within_what_was_seen() -> None:

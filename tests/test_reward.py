@@ -17,7 +17,7 @@ from archscout.predicted import Predictor
 from archscout.propose import trial_key
 from archscout.reward import Search, begin, inherited, nearest, population_of, reads_scores
 from archscout.space import Arch
-from archscout.strategies import Random
+from archscout.strategies import STRATEGIES, Random
 from archscout.strategies.strategy import Goal
 
 PROXIES = {"size": "max"}
@@ -162,6 +162,113 @@ def test_it_ends_where_nothing_new_comes_and_when_time_is_over() -> None:
     some = made(log, Listed(many), jobs, children=1, together=2)(10, out_of_time=lambda: len(jobs) >= 4)
     assert len(some) == 4
     assert made(log, Listed(many), [], children=1, together=2)(10) == some  # a stop by time is an event
+
+
+def test_what_brings_nothing_is_told_soon_and_counted_over_rounds(caplog: pytest.LogCaptureFixture) -> None:
+    """16 proposals beyond the limits are told before more are asked; 60 times as many in a row end the search."""
+
+    class Lost(Listed):
+        def tell(self, archs, values) -> None:
+            super().tell(archs, values)
+            told.append((len(archs), self.count))
+
+    told: list[tuple[int, int]] = []
+    jobs: list[Arch] = []
+    search = made(Memory(), Lost([(0, 0, 1)] + [(3, 0, 0)] * 5000), jobs)
+    with caplog.at_level("WARNING", "archscout"):
+        assert list(search(3)) == [(0, 0, 1)]
+    assert told == [(17, 17), *((16, 17 + 16 * k) for k in range(1, 60))]
+    assert search.ended == "idle"
+    assert "trained 1 of 3 networks: 960 proposals in a row" in caplog.text
+
+
+def test_a_strategy_that_learns_from_limits_finds_the_few_that_keep_them() -> None:
+    """Of 15,625 networks 84 are feasible, one in 186; told of nothing but those, pruning ended after a handful."""
+    wide = space(6, 5)
+
+    class Tight(Costs):
+        space = wide
+
+        def __call__(self, arch: Arch) -> dict[str, float]:
+            return {"violation": max(0.0, size(arch) - 3), "params": size(arch)}
+
+    def strategy(seed: int) -> Any:
+        start = {(0,) * 6: {"size": 0.0}}
+        return begin(STRATEGIES["prune"], wide, seed=seed, start=start, trainings=24, proxies=PROXIES)
+
+    for seed in range(3):
+        log, jobs = Memory(), []
+        search = made(log, strategy(seed), jobs)
+        search.costing = Tight()
+        whole = search(24)
+        assert len(whole) == 24
+        half = Memory(dict(list(log.items())[: len(log) // 2]))  # cut off in the midst of it
+        again = made(half, strategy(seed), [])
+        again.costing = Tight()
+        assert list(again(24)) == list(whole)
+        assert half == log
+
+
+def test_a_stop_by_time_is_told_and_noticed_where_nothing_comes(caplog: pytest.LogCaptureFixture) -> None:
+    log, jobs = Memory(), []
+    strategy = Listed([(0, 0, 1)] + [(3, 0, 0)] * 5000)
+    search = made(log, strategy, jobs)
+    with caplog.at_level("WARNING", "archscout"):
+        search(3, out_of_time=lambda: strategy.count > 60)
+    assert search.ended == "time"
+    assert strategy.count == 65
+    assert "trained 1 of 3 networks: time was over" in caplog.text
+    again = made(log, strategy := Listed(strategy.archs), [])
+    again(3)
+    assert (strategy.count, again.ended) == (65, "time")
+
+
+class Filed(Memory):
+    """A log in memory that keeps files."""
+
+    def __init__(self, folder: Any) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def write(self, name: str, content: bytes) -> None:
+        (self.folder / name).parent.mkdir(exist_ok=True)
+        (self.folder / name).write_bytes(content)
+
+
+def test_answers_of_earlier_trainings_reach_the_next_ones_and_the_last_are_not_asked(tmp_path: Any) -> None:
+    def begun(log: Memory, seen: list[Any]) -> Search:
+        search = made(log, Listed([(0, b, c) for b in range(3) for c in range(3)]), [], children=1, together=2)
+
+        def train(items):
+            for item in items:
+                known = None if item["answers"] is None else item["answers"][:, 0].tolist()
+                seen.append((item["arch"], known, item["ask"]))
+                if len(seen) == stop:
+                    raise KeyboardInterrupt
+                value = size(item["arch"])
+                said = {"said": np.array([value, 7], dtype=np.uint16)} if item["ask"] else {}
+                yield Outcome({"validation": value, **said}, None, 1.0)
+
+        search.train = train
+        return search
+
+    stop, seen, log = 0, [], Filed(tmp_path / "whole")
+    log.folder.mkdir()
+    whole = begun(log, seen)(6)
+    assert seen == [
+        ((0, 0, 0), None, True), ((0, 0, 1), None, True),
+        ((0, 0, 2), [1, 0], True), ((0, 1, 0), [1, 0], True),  # the best first
+        ((0, 1, 1), [2, 1, 1, 0], False), ((0, 1, 2), [2, 1, 1, 0], False),
+    ]  # fmt: skip
+    assert "said" not in whole[0, 0, 0]
+    stop, first, second, cut = 4, [], [], Filed(tmp_path / "cut")
+    cut.folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        begun(cut, first)(6)
+    stop = 0
+    assert begun(cut, second)(6) == whole
+    assert first[:3] + second == seen
+    assert cut == log
 
 
 def test_the_nearest_and_what_is_inherited() -> None:

@@ -20,6 +20,7 @@ from archscout.cli.options import conclude
 from archscout.differentiable import stage
 from archscout.facts import (
     THOUSAND,
+    busy,
     facts_of,
     held,
     judged,
@@ -119,6 +120,10 @@ def test_full_data_by_hand() -> None:
     by_accuracy = search_cost(events_of(**short), [], spent, config)
     assert by_accuracy is not None
     assert by_accuracy["full_data"]["seconds"] == pytest.approx(385 + 4 * 12 + 4 * 20)
+    many = {**config, "workers": 16}  # of the short trainings four at most run at once
+    crowded = search_cost(events_of(**short), [], spent, many)
+    assert crowded is not None
+    assert crowded["full_data"]["seconds"] == pytest.approx(385 + 4 * 24 / 4 + 4 * 40 / 16)
     bounded = search_cost(events_of(**short), [], [*SPENT[:2], stage_row("short", 6), *SPENT[2:]], config)
     assert bounded is not None
     assert bounded["full_data"]["seconds"] == pytest.approx(371 + 4 * 6 + 4 * 20)  # no more trained than the stage took
@@ -127,6 +132,15 @@ def test_full_data_by_hand() -> None:
     alone = search_cost(only, [], [SPENT[0], SPENT[3]], config)
     assert alone is not None
     assert alone["full_data"]["seconds"] == pytest.approx(205 + 3 * 160)
+
+
+@pytest.mark.parametrize(("workers", "short", "verify"), [(16, 8, 32), (4, 8, 8), (2, 4, 4), (0, 2, 2), ("ray", 2, 2)])
+def test_the_threads_that_a_stage_keeps_busy(workers: Any, short: int, verify: int) -> None:
+    config = {"workers": workers, "threads": 2, "train_threads": 5}
+    assert busy("short", config) == {"device": "cpu", "threads": short}
+    assert busy("verify", config) == busy("score", config) == {"device": "cpu", "threads": verify}
+    assert busy("train", config)["threads"] == 5
+    assert busy("short", {**config, "device": "cuda"}) == {"device": "cuda", "threads": 2}
 
 
 def test_every_candidate_of_a_supernet() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import typer
@@ -23,6 +24,8 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def version(
     version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+    quiet: bool = typer.Option(False, "--quiet", help="Say nothing but warnings on the way; anywhere in the line."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error; anywhere in the line."),
 ) -> None:
     """Finds the neural network for your images and your hardware, without training every candidate."""
     if version:
@@ -59,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     quiet = "--quiet" in arguments
     arguments = [a for a in arguments if a not in ("--debug", "--quiet")]
     narrate(quiet)
+    reach_here()
     register()
     try:
         code = app(arguments, standalone_mode=False)
@@ -85,6 +89,16 @@ def main(argv: list[str] | None = None) -> None:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
             fail(f"error: {error.format_message()}", 2, debug)
         fail(f"error: {type(error).__name__}: {error} (add --debug for the traceback)", 1, debug)
+
+
+def reach_here() -> None:
+    """Let module:function name a file of the working folder, in this process and in those that it starts.
+
+    The folder comes last, so that nothing that is installed is hidden by a file of the same name.
+    """
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def fail(message: str, code: int, debug: bool) -> None:

@@ -41,4 +41,5 @@ def bench_kit(
         return
     print(f"kit       {found['folder']}: {found['networks']} networks, {found['bytes'] / 1e6:.1f} MB")
     print("there     copy it to the device, pip install numpy onnxruntime, and type: python bench.py")
-    print("back      bring measured.json, and type: archscout device add NAME measured.json")
+    then = "add NAME" if run is None else f"check {run}"
+    print(f"back      bring measured.json, and type: archscout device {then} measured.json")

@@ -11,7 +11,7 @@ from archscout.cli import app, options
 
 @app.command(name="list")
 def list_methods(
-    kind: Annotated[str | None, typer.Argument(help="space, strategy, select, proxy or cost; all if absent.")] = None,
+    kind: Annotated[str | None, typer.Argument(help="space, strategy, selector, proxy or cost; all if absent.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Show the search spaces, strategies, selectors, proxies and costs, one line each."""

@@ -9,6 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
+from archscout.config import USUAL_BUDGET, Config
+
+
+def usual(name: str, unit: str = "") -> str:
+    """The default of a setting, for its help."""
+    value = Config.model_fields[name].get_default(call_default_factory=True)
+    return f"(default: {value:g}{unit})" if isinstance(value, float) else f"(default: {value}{unit})"
+
+
 Data = Annotated[str | None, typer.Option(help="Image folder, .npz file, torchvision:NAME, or digits.")]
 DataRoot = Annotated[str | None, typer.Option(help="Where torchvision data lie.")]
 Size = Annotated[
@@ -20,7 +29,11 @@ Group = Annotated[
 Strict = Annotated[bool | None, typer.Option("--strict", help="Refuse data with any unreadable image.")]
 Limit = Annotated[
     list[str] | None,
-    typer.Option(help="Largest allowed cost, like latency=5ms, energy=5mJ, ram_int8=256kB, params=300k; repeatable."),
+    typer.Option(
+        help="Largest allowed cost, like latency=5ms, energy=5mJ, ram_int8=256kB, params=300k; repeatable. A number "
+        "alone is in ms (latency), mJ (energy), W (power), bytes (memory, ram_int8, flash_int8, training_memory), or a "
+        "plain count (params, macs, flops)."
+    ),
 ]
 InputShape = Annotated[str | None, typer.Option(help="Shape of an image, channels x height x width, like 3x32x32.")]
 DeviceProfile = Annotated[
@@ -31,14 +44,28 @@ DeviceProfile = Annotated[
     ),
 ]
 Select = Annotated[
-    str | None, typer.Option(help="What chooses the training images (search: in verification); see archscout list.")
+    str | None,
+    typer.Option(
+        help=f"What chooses the training images (search: in verification); see archscout list select {usual('select')}."
+    ),
 ]
-Share = Annotated[float | None, typer.Option(help="Part of the images in a round of a selector other than full.")]
-Budget = Annotated[str | None, typer.Option(help="Time for the whole run, like 20m; turned into counts at the start.")]
-Epochs = Annotated[float | None, typer.Option(help="Epochs of the full training.")]
+Share = Annotated[
+    float | None, typer.Option(help=f"Part of the images in a round of a --select other than full {usual('share')}.")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Time for the whole run, like 20m (default: {USUAL_BUDGET}, none with --epochs; a number alone is "
+        "seconds)."
+    ),
+]
+Epochs = Annotated[float | None, typer.Option(help="Epochs of the full training (default: what the budget affords).")]
 Recipe = Annotated[
     str | None,
-    typer.Option(help="How to train: auto, or darts (as cells of that space are evaluated: 600 epochs unless told)."),
+    typer.Option(
+        help="How to train: auto; as the cells of a space were evaluated when published: darts or pdarts (600 epochs "
+        f"unless told), nasbench201 (200); or module:function of your own {usual('recipe')}."
+    ),
 ]
 Pretrained = Annotated[
     list[str] | None,
@@ -48,13 +75,19 @@ Teacher = Annotated[
     str | None,
     typer.Option(help="Run whose network teaches the full training, such as the unpruned one after --strategy tas."),
 ]
-Metric = Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy, or auto (balanced if imbalanced).")]
-Flip = Annotated[
-    str | None, typer.Option(help="Mirror images in training: yes, no, or auto (decided from the images).")
+Metric = Annotated[
+    str | None,
+    typer.Option(help=f"accuracy, balanced_accuracy, or auto (balanced if imbalanced) {usual('metric')}."),
 ]
-Seed = Annotated[int | None, typer.Option(help="Everything random follows from it.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N.")]
-Devices = Annotated[int | None, typer.Option(help="GPUs for the training of a supernet and the full training.")]
+Flip = Annotated[
+    str | None,
+    typer.Option(help=f"Mirror images in training: yes, no, or auto (decided from the images) {usual('flip')}."),
+]
+Seed = Annotated[int | None, typer.Option(help=f"Everything random follows from it {usual('seed')}.")]
+Device = Annotated[str | None, typer.Option(help=f"cpu, cuda or cuda:N {usual('device')}.")]
+Devices = Annotated[
+    int | None, typer.Option(help=f"GPUs for the training of a supernet and the full training {usual('devices')}.")
+]
 TrainThreads = Annotated[int | None, typer.Option(help="Threads of the full training (default: all cores).")]
 Out = Annotated[Path | None, typer.Option(help="New run folder (default: runs/DATA-SPACE-N).")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with any of these settings; flags win.")]

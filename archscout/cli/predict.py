@@ -13,7 +13,7 @@ from archscout.cli import app, options
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder or .onnx file.", show_default=False)],
-    images: Annotated[list[Path], typer.Argument(help="Image files.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
     as_json: options.Json = False,
 ) -> None:
     """Tell the class and the confidence of each image file."""
@@ -28,4 +28,6 @@ def predict(
     ]  # fmt: skip
     options.show(rows, as_json)
     if all(p.failure for p in found):
-        raise UserError(f"none of the {len(found)} images could be read")
+        raise UserError(
+            f"none of the {len(found)} images could be read; the first, {found[0].name}: {found[0].failure}"
+        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from archscout.cli import app, options
+from archscout.errors import UserError
 
 
 @app.command()
@@ -41,7 +43,34 @@ def rank(
         images=images, seeds=seeds, seed=seed or 0, device=device or "cpu", workers=workers, data_root=data_root,
         size=size, out=out,
     )  # fmt: skip
-    if out is None or as_json:
-        options.show(table.astype(object).where(table.notna(), None).to_dict("records"), as_json)
-    else:
+    rows = table.astype(object).where(table.notna(), None).to_dict("records")
+    if not any(map(has_score, rows)):
+        raise UserError(none_scored(rows, limit or []))
+    if out is not None and not as_json:
         print(out)
+        return
+    options.show(rows if as_json else [in_words(row) for row in rows], as_json)
+
+
+def has_score(row: dict[str, Any]) -> bool:
+    """Whether any proxy that is shown has a score in a row."""
+    return any(isinstance(value, int | float) for name, value in row.items() if name != "rank")
+
+
+def none_scored(rows: list[dict[str, Any]], limits: list[str]) -> str:
+    """Why no architecture has a score, by the reasons of the first one that was within the limits, if one was."""
+    failures = [json.loads(row["failures"] or "{}") for row in rows]
+    tried = [found for found in failures if "limits" not in found]
+    if not tried:
+        within = " and ".join(limits)
+        return f"no architecture is within {within}; of the first, {failures[0]['limits']}; raise --limit"
+    reasons = "; ".join(f"{name}: {why}" for name, why in tried[0].items())
+    return f"no architecture of {len(rows)} has a score; of the first, {reasons}"
+
+
+def in_words(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for the terminal: '-' for what is missing, no rank without any score, and failures as texts."""
+    shown = {name: "-" if value is None else value for name, value in row.items()}
+    failures = json.loads(row["failures"] or "{}")
+    shown["failures"] = "; ".join(why if name == "limits" else f"{name}: {why}" for name, why in failures.items())
+    return shown if has_score(row) else {**shown, "rank": "-"}

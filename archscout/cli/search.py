@@ -7,16 +7,26 @@ from typing import Annotated
 import typer
 
 from archscout.cli import app, options
+from archscout.cli.options import usual
+from archscout.errors import UserError
 
 
 @app.command()
 def search(
+    images: Annotated[
+        str | None, typer.Argument(help="The images, as --data names them.", show_default=False, metavar="DATA")
+    ] = None,
     data: options.Data = None,
-    space: Annotated[str | None, typer.Option(help="Search space; see archscout list.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="What proposes architectures.")] = None,
+    space: Annotated[str | None, typer.Option(help=f"Search space; see archscout list space {usual('space')}.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help=f"What proposes architectures; see archscout list strategy {usual('strategy')}.")
+    ] = None,
     reward: Annotated[
         str | None,
-        typer.Option(help="What the strategy is told: proxies (no training), or accuracy after a short training."),
+        typer.Option(
+            help="What the strategy is told: proxies (no training), or accuracy after a short training "
+            f"{usual('reward')}."
+        ),
     ] = None,
     inherit: Annotated[
         bool | None,
@@ -35,7 +45,8 @@ def search(
     split: Annotated[
         str | None,
         typer.Option(
-            help="Parts of the time for ranking, verification, full training, like 5,15,80 (default: decided)."
+            help="Shares of the TIME (not of the images) for ranking, verification and full training, like 5,15,80; "
+            "they divide a --budget (default: decided)."
         ),
     ] = None,
     supernet: Annotated[
@@ -51,7 +62,8 @@ def search(
         typer.Option(help="Known network with a local file of its weights, like resnet18=resnet18.pth; repeatable."),
     ] = None,
     teach: Annotated[
-        str | None, typer.Option(help="Whether the best such network teaches the winner: auto, yes, no.")
+        str | None,
+        typer.Option(help=f"Whether the best such network teaches the winner: auto, yes, no {usual('teach')}."),
     ] = None,
     teacher: options.Teacher = None,
     metric: options.Metric = None,
@@ -61,10 +73,12 @@ def search(
     devices: options.Devices = None,
     workers: Annotated[str | None, typer.Option(help="Processes (default: all cores), ray, or ray://ADDRESS.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads of each scoring and verification, and of latency.")
+        int | None, typer.Option(help=f"Threads of each scoring and verification, and of latency {usual('threads')}.")
     ] = None,
     train_threads: options.TrainThreads = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which scoring one network is given up.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help=f"Seconds after which scoring one network is given up {usual('timeout')}.")
+    ] = None,
     data_root: options.DataRoot = None,
     size: options.Size = None,
     group: options.Group = None,
@@ -77,7 +91,10 @@ def search(
     """Find, verify, train, audit and export the network for your images under your limits."""
     from archscout.pipeline import search as run_search
 
-    apart = ("data", "limit", "objective", "pretrained", "supernet", "config", "out", "as_json", "run_search")
+    if images is not None and data is not None:
+        raise UserError(f"the images were named twice: {images} and --data {data}; leave one out")
+    data = images if data is None else data
+    apart = ("images", "data", "limit", "objective", "pretrained", "supernet", "config", "out", "as_json", "run_search")
     settings = {k: v for k, v in locals().items() if k not in (*apart, "apart")}
     settings |= {"limits": limit or None, "objectives": objective or None, "pretrained": pretrained or None}
     settings["supernet"] = supernet or None

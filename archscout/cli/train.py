@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,7 +36,7 @@ def train(
     group: options.Group = None,
     strict: options.Strict = None,
     trust: options.Trust = False,
-    out: options.Out = None,
+    out: Annotated[Path | None, typer.Option(help="New run folder (default: runs/DATA-train-N).")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Train one architecture fully, audit and export it: a run's winner again, or --arch of --space on --data."""

@@ -67,13 +67,14 @@ def parse_limits(limits: Iterable[str] | Mapping[str, str | float] | None) -> di
     return parsed
 
 
-def parse_value(name: str, value: str | float) -> float:
-    """One limit in the base unit of the cost `name`."""
+def parse_value(name: str, value: str | float, what: str = "limit") -> float:
+    """One limit, or another value that `what` names, in the base unit of the cost `name`."""
     if name not in UNITS:
         raise unknown("cost", str(name), UNITS, "type a limit like latency=5ms")
+    given = f"{name}=" if what == "limit" else ""
     wrong = (
-        f"'{name}={value}' is no limit: wanted a positive number with {SHOWN[name]}, "
-        f"type for example {name}={EXAMPLES[name]}"
+        f"'{given}{value}' is no {what}: wanted a positive number with {SHOWN[name]}, "
+        f"type for example {given}{EXAMPLES[name]}"
     )
     if isinstance(value, str):
         match = _NUMBER.fullmatch(value.strip())

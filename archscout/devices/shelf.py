@@ -71,7 +71,7 @@ def add_device(
         file, space=space, input_shape=shape, classes=classes, runtime=runtime, threads=threads, trust=trust,
         latency=latency, energy=energy, names=names,
     )  # fmt: skip
-    watts = None if power is None else parse_value("power", power)
+    watts = None if power is None else parse_value("power", power, "power")
     profile = fit_device(measured, watts)
     if len({space.name for space, _ in measured.archs}) == 1 and len(measured.archs) < FEW:
         profile = dataclasses.replace(profile, few=few_of(measured, name))

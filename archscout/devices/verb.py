@@ -51,7 +51,7 @@ def profile(
     shape = input_shape_of(input_shape) if isinstance(input_shape, str) else input_shape
     name, network, shape = find_network(model, space, shape, classes, runtime, trust)
     is_file = isinstance(network, Path)
-    watts = None if power is None else parse_value("power", power)
+    watts = None if power is None else parse_value("power", power, "power")
     found: Measurement = measure_network(
         network,
         shape,

@@ -70,17 +70,19 @@ def relax(space: SearchSpace, method: str, **options: Any) -> Any:
 def require_supernet(space: SearchSpace, method: str) -> None:
     """Raises UserError where a space has no supernet for a method, with the spaces that have one."""
     if method not in (space.relax_of or {}):
+        able = supported(method)
+        mend = f"add --space {'nasbench201' if 'nasbench201' in able else able[0]}: " if able else ""
         raise UserError(
-            f"{method} cannot search space '{space.name}'; it can search {supported(method) or 'no space'}. "
+            f"{mend}{method} cannot search space '{space.name}'; it can search {', '.join(able) or 'no space'}. "
             "A space of your own supports it by relax_of={'" + method + "': function of a supernet}"
         )
 
 
-def supported(method: str) -> str:
-    """The names of the spaces that a method can search, joined by commas."""
+def supported(method: str) -> list[str]:
+    """The names of the spaces that a method can search."""
     from archscout.spaces import SPACES
 
-    return ", ".join(name for name, make in SPACES.items() if method in (make((3, 32, 32), 10).relax_of or {}))
+    return [name for name, make in SPACES.items() if method in (make((3, 32, 32), 10).relax_of or {})]
 
 
 def softmax(alphas: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ def torchvision_name(name: str, data_root: Path | str | None) -> Source:
     if name not in NAMES:
         raise unknown("torchvision data set", name, NAMES)
     if data_root is None:
-        raise UserError(f"torchvision:{name} needs the folder that holds its files; give data_root=FOLDER")
+        raise UserError(
+            f"torchvision:{name} needs the folder of its files; add --data-root FOLDER (in Python: data_root=FOLDER)"
+        )
     root = Path(data_root).expanduser().resolve()
     import torchvision.datasets
 

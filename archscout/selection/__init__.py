@@ -15,6 +15,7 @@ from archscout.selection.full import Full
 from archscout.selection.hard_random import HardRandom
 from archscout.selection.infobatch import InfoBatch
 from archscout.selection.kcentre import KCentre
+from archscout.selection.loader import made_by
 from archscout.selection.proportional import Proportional
 from archscout.selection.random import Random
 from archscout.selection.redrawn import Redrawn
@@ -50,7 +51,7 @@ def make_selector(
     more = {"cache": cache} if cache is not None and getattr(make, "embeds", False) else {}
     if answers is not None and getattr(make, "compares", False):
         more |= answers
-    return make(part, seed=seed, share=share, **more)
+    return made_by(make, part, seed=seed, share=share, **more)
 
 
 __all__ = ["SELECTORS", "Record", "Selector", "make_selector"]

@@ -126,6 +126,7 @@ class Dds(Selector):
     The published method is keep=None, among=None, lately=1, patience=0 with thresholds of mastery that rise, say from
     0.3 to 0.6. The defaults of `keep` and `among` are from a measured grid: docs/decisions/008-what-dds-keeps.md has
     what each rule costs; the others were not compared.
+
     Costs one permutation of the images per update, and a scan of the index where `among` is not 1; no Python loop over
     images. Fails where hard images are hard because they are wrong, beyond what `suspects` sees, and where a random
     subset redrawn each round is already as good: measure.

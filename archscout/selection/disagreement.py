@@ -41,7 +41,9 @@ class Disagreement(Selector):
     is a fair sample of all others, which keeps the training sound.
 
     answers:   (networks, m), predicted classes of several networks; None: there are none yet, and the round is a random
-               share. The main job gives those of the round before (`archscout search --select disagreement`).
+               share. The main job gives those of the round before, of which there are then two at least, and in the
+               short trainings those of the best so far (`archscout search --select disagreement`); in the first round,
+               in the first four short trainings and in `archscout train` there are none.
     asked:     (m,) positions in the part that were answered; default: 0..m-1.
     focus:     0 to 1; less where fewer images disagree.
     balanced:  as in Random, for the fair sample.

@@ -23,6 +23,7 @@ class InfoBatch(Selector):
     drop:   r of the paper, the part of the easy images left out.
     until:  delta of the paper. It needs the length of the training, which `fit` says; in a loop of your own call
             `selector.expect(images)` first, or images are left out to the end.
+
     `share` and `size` have no effect: the losses decide how many images a round has, n at first, then from
     (1 - drop) n upwards, typically two thirds.
 

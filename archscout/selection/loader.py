@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,8 +24,10 @@ from torch.utils.data import (
 )
 
 from archscout.errors import UserError
-from archscout.naming import find
+from archscout.naming import calling, find, full, require_settings
 from archscout.selection.selector import Selector
+
+MAKES = "a subclass of archscout.selection.Selector, or a function (part, *, seed, share) that makes one"
 
 
 class Indexed(Dataset[tuple[int, Any]]):
@@ -131,6 +134,11 @@ class SelectedLoader:
         """
         if self.positions is None:
             raise UserError("observe before any batch: iterate over the loader that archscout.select returned")
+        if losses.ndim == 0:
+            raise UserError(
+                "observe got one mean loss for the batch; wanted one per image: "
+                "F.cross_entropy(logits, y, reduction='none')"
+            )
         if len(losses) != len(self.positions):
             raise UserError(
                 f"observe got {len(losses)} losses for a batch of {len(self.positions)} images; "
@@ -189,6 +197,11 @@ def select(
         raise UserError("select chooses the batches itself; give the loader a batch_size instead of a batch_sampler")
     dataset = sampled(loader)
     if isinstance(selector, Selector):
+        if settings:
+            raise UserError(
+                f"'{next(iter(settings))}' is a setting, and this selector is ready: give it where you make the "
+                "selector, or give the selector's class"
+            )
         chosen = selector
     else:
         if labels is None:
@@ -199,7 +212,8 @@ def select(
                 raise UserError(f"select got {len(known)} labels for {n} images")
             known = known if dataset is loader.dataset else known[dataset.indices]
         make = find("selector", selector, SELECTORS)
-        chosen = make(Pictures(dataset, known), seed=seed, share=share, **settings)
+        require_settings("selector", make, settings, ("epochs", "labels"))
+        chosen = made_by(make, Pictures(dataset, known), seed=seed, share=share, **settings)
     if len(chosen.record.labels) != len(dataset):
         where = "dataset" if dataset is loader.dataset else "SubsetRandomSampler"
         raise UserError(
@@ -213,6 +227,25 @@ def select(
     if epochs is not None:
         chosen.expect(round(epochs * len(chosen.record.labels)))
     return SelectedLoader(loader, chosen, dataset)
+
+
+def made_by(make: Any, part: Any, **settings: Any) -> Selector:
+    """The selector that a class or function makes for a part. Raises UserError where it makes none."""
+    require_makes(make)
+    with calling("selector", make, MAKES):
+        made = make(part, **settings)
+    if not isinstance(made, Selector):
+        raise UserError(f"selector '{full(make)}' made {type(made).__name__}; wanted {MAKES}")
+    return made
+
+
+def require_makes(make: Any) -> None:
+    """Raises UserError for what cannot make a selector: what cannot be called, and a class without `choose`."""
+    if isinstance(make, Selector) or not callable(make):
+        raise UserError(f"a selector is wanted as {MAKES}; got a ready {type(make).__name__}")
+    if inspect.isclass(make) and (not issubclass(make, Selector) or inspect.isabstract(make)):
+        lacks = "has no choose(record)" if issubclass(make, Selector) else "is none"
+        raise UserError(f"selector '{full(make)}' {lacks}; wanted {MAKES}")
 
 
 def sampled(loader: DataLoader[Any]) -> Any:

@@ -24,12 +24,13 @@ from archscout.config import cores
 from archscout.data import Data, Part, load
 from archscout.errors import UserError
 from archscout.fit import Evaluation, Fit, evaluate, fit, recipe_for
-from archscout.naming import find
+from archscout.naming import find, require_settings
 from archscout.pipeline import address, free_folder, make_space, versions, where
 from archscout.progress import progress
 from archscout.selection import SELECTORS
 from archscout.selection.dds import DOUBT, PATIENCE, Dds, hard_scores, suspects
 from archscout.selection.drift import GROUPS, audit_selection, by_class_and_cluster
+from archscout.selection.loader import made_by, require_makes
 from archscout.selection.selector import Selector
 from archscout.spaces import SPACES
 from archscout.verify import initialise
@@ -83,6 +84,8 @@ def select_story(
     factory = find("space", space, SPACES)
     if isinstance(make, Selector):
         raise UserError("select makes the selector itself: give its name, its class or a function, not a ready one")
+    require_makes(make)
+    require_settings("selector", make, settings, ("epochs", "space", "arch"))
     if not epochs > 0:
         raise UserError(f"epochs is above 0, got {epochs}")
     if not 0 < share <= 1:
@@ -102,9 +105,7 @@ def select_story(
         network = make_space(factory, images)
         picks = network.parse(arch or "resnet8-w16")
         points, settings = embedded(make, part, settings, clock, threads=threads or cores(), device=device)
-        chosen = make(part, seed=seed, share=share, **settings)
-        if not isinstance(chosen, Selector):
-            raise UserError(f"'{name}' made {type(chosen).__name__}, wanted a subclass of archscout.selection.Selector")
+        chosen = made_by(make, part, seed=seed, share=share, **settings)
         balanced = bool(part.counts.max() > 2 * max(part.counts.min(), 1))
         if "embedding" in clock and isinstance(chosen, Dds) and not chosen.embeds:
             clock["embedding, for this page only"] = clock.pop("embedding")
