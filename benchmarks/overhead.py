@@ -2,7 +2,8 @@
 
     python benchmarks/overhead.py             about thirty minutes; writes benchmarks/results/overhead.json
     python benchmarks/overhead.py --quick     under a minute, fewer repeats and candidates
-    python benchmarks/overhead.py --minutes 5 stops in time; the next call skips what is done
+    python benchmarks/overhead.py --minutes 5 --fresh begins anew and stops in time
+    python benchmarks/overhead.py --minutes 5 goes on; what is done is skipped
 
 The zero-shot stage of a search as it is: proposals in generations, limits, the flushed log, the pool of trials, ranks
 for the progress bar, tells. Only costs and scores are made up: five and ten numbers that differ between networks. The
@@ -14,6 +15,9 @@ space has twelve decisions of five options. Then the same run is read back: resu
     page_mb                                  size of that page, of which 4.9 MB is the library that draws
     kb_per_candidate, report_kb_per_candidate  the most memory that the search and the report hold beyond what they
                                              held before (tracemalloc, in repeats of its own, since it slows down)
+
+A strategy that settles proposes nothing new after a while, and its search ends with fewer candidates than asked for:
+all is divided by those that were scored (`scored`), and what it spent on proposals that were no longer new counts.
 
 A search holds some 0.1 MB and a page 40 MB (and half a second) whatever the run. Memory per candidate, and the time of
 the page, are therefore the difference to a run with as few as 16, divided by the candidates.
@@ -27,10 +31,11 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from results_file import figure, read, write
+from results_file import figure, machine, read, write
 from torch import nn
 
 from archscout.execute import Outcome
@@ -109,43 +114,53 @@ def most_held(work: Callable[[], Any]) -> tuple[float, Any]:
     return most / 1e3, found
 
 
-def milliseconds(strategy: str, candidates: int, seed: int) -> tuple[float, float]:
+def scored(kept: tuple[Any, ...], candidates: int) -> int:
+    """How many candidates a search has scored, of those that it was to score."""
+    return min(candidates, sum(bool(trial.get("scores")) for trial in kept[3]))
+
+
+def milliseconds(strategy: str, candidates: int, seed: int) -> tuple[float, float, int]:
     with tempfile.TemporaryDirectory() as folder:
         wall, processor, kept = timed(lambda: search(strategy, candidates, Path(folder) / "run", seed))
         kept[0].close()
-        return wall / candidates, processor / candidates
+        count = scored(kept, candidates)
+        return wall / count, processor / count, count
 
 
-def kilobytes(strategy: str, candidates: int, seed: int) -> tuple[float]:
-    held = {}
-    for count in (16, candidates):
+def kilobytes(strategy: str, candidates: int, seed: int) -> tuple[float, int]:
+    held, count = {}, 0
+    for asked in (16, candidates):
         with tempfile.TemporaryDirectory() as folder:
-            most, kept = most_held(lambda n=count, at=Path(folder) / "run": search(strategy, n, at, seed))
+            most, kept = most_held(lambda n=asked, at=Path(folder) / "run": search(strategy, n, at, seed))
             kept[0].close()
-            held[count] = most
-    return ((held[candidates] - held[16]) / candidates,)
+            held[asked], count = most, scored(kept, candidates)
+    return (held[candidates] - held[16]) / count, count
 
 
-def read_back(strategy: str, candidates: int, seed: int) -> tuple[float, float, float]:
+def read_back(strategy: str, candidates: int, seed: int) -> tuple[float, float, float, int]:
     with tempfile.TemporaryDirectory() as folder:
         runs = {count: Path(folder) / f"run-{count}" for count in (16, candidates)}
         for count, place in runs.items():
             search(strategy, count, place, seed)[0].close()
         _, resumed, kept = timed(lambda: search(strategy, candidates, runs[candidates], seed))
         kept[0].close()
+        made = scored(kept, candidates)
         del kept
         paged = {count: timed(lambda at=place: report(at))[1] for count, place in runs.items()}
         size = (Path(folder) / "report.html").stat().st_size / 1e6
-        return resumed / candidates, (paged[candidates] - paged[16]) / candidates, size
+        return resumed / made, (paged[candidates] - paged[16]) / made, size, made
 
 
-def kilobytes_of_page(strategy: str, candidates: int, seed: int) -> tuple[float]:
+def kilobytes_of_page(strategy: str, candidates: int, seed: int) -> tuple[float, int]:
     with tempfile.TemporaryDirectory() as folder:
-        held = {}
+        held, made = {}, 0
         for count in (16, candidates):
-            search(strategy, count, Path(folder) / f"run-{count}", seed)[0].close()
+            kept = search(strategy, count, Path(folder) / f"run-{count}", seed)
+            kept[0].close()
+            made = scored(kept, candidates)
+            del kept
             held[count] = most_held(lambda at=Path(folder) / f"run-{count}": report(at))[0]
-        return ((held[candidates] - held[16]) / candidates,)
+        return (held[candidates] - held[16]) / made, made
 
 
 def warm_up() -> None:
@@ -159,14 +174,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under a minute; writes to a file of its own")
     parser.add_argument("--minutes", type=float, help="stop after so many minutes; what is done is skipped next time")
+    parser.add_argument("--fresh", action="store_true", help="with --minutes: measure again what the file holds")
     parser.add_argument("--out", type=Path, help="results file")
     options = parser.parse_args()
     name = "overhead_quick.json" if options.quick else "overhead.json"
     out = options.out or Path(__file__).parent / "results" / name
-    counts = {100: 2, 300: 1} if options.quick else {100: 7, 1_000: 7, 10_000: 7, 100_000: 3}
+    repeated = {100: (2, 1), 300: (1, 1)} if options.quick else {100: (7, 3), 1_000: (7, 3), 10_000: (7, 3)}
+    repeated |= {} if options.quick else {100_000: (3, 2)}  # of time, and of memory, which hardly varies
     end = time.monotonic() + options.minutes * 60 if options.minutes else float("inf")
     command = "python benchmarks/overhead.py" + (" --quick" if options.quick else "")
-    figures = read(out) if options.minutes else {}
+    figures = read(out) if options.minutes and not options.fresh else {}
     figures.pop("ms_per_candidate", None)
     warm_up()
     kinds: tuple[tuple[tuple[str, ...], Callable[..., tuple[float, ...]], tuple[str, ...], float | None], ...] = (
@@ -175,22 +192,23 @@ def main() -> None:
         (("kb_per_candidate",), kilobytes, CONSIDERED, 2.0),
         (("report_kb_per_candidate",), kilobytes_of_page, ("evolution",), 2.0),
     )
-    for candidates, repeats in counts.items():
+    for candidates, (of_time, of_memory) in repeated.items():
         for names, measure, strategies, reach in kinds:
             for strategy in strategies:
-                if candidates > 10_000 and strategy not in ("random", "evolution"):
-                    continue
                 cells = [f"{each}/{strategy}/{candidates}" for each in names]
                 if all(cell in figures for cell in cells) or time.monotonic() > end:
                     continue
-                samples = [measure(strategy, candidates, seed) for seed in range(repeats)]
-                for each, cell, column in zip(names, cells, zip(*samples, strict=True), strict=True):
+                repeats = of_memory if "kb" in names[0] else of_time
+                *columns, made = zip(*(measure(strategy, candidates, seed) for seed in range(repeats)), strict=True)
+                noted = {"scored": sum(made) / repeats, "date": datetime.now(UTC).date().isoformat()}
+                noted["load"] = machine()["load"]
+                for each, cell, column in zip(names, cells, columns, strict=True):
                     unit = "MB" if each == "page_mb" else "kB" if "kb" in each else "ms"
                     known, wanted = (KNOWN if each == "ms_per_candidate" else None), (reach if unit != "MB" else None)
-                    figures[cell] = found = figure(cell, column, unit, known=known, reach=wanted)
+                    figures[cell] = found = figure(cell, column, unit, known=known, reach=wanted, **noted)
                     low, high = found["low"], found["high"]
                     print(f"{cell:44} {found['value']:8.3f} {unit} ({low:.3f} to {high:.3f})", flush=True)
-                done = [f"ms_per_candidate/evolution/{count}" for count in counts]
+                done = [f"ms_per_candidate/evolution/{count}" for count in repeated]
                 headline = next((figures[cell] for cell in reversed(done) if cell in figures), None)
                 first = [{**headline, "name": "ms_per_candidate"}] if headline else []
                 write(out, first + list(figures.values()), command)
