@@ -44,7 +44,7 @@ def parse_seconds(value: str | float | int) -> float:
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and value > 0
+    return isinstance(value, int | float) and 0 < value < 1e300
 
 
 class Config(BaseModel):

@@ -216,7 +216,8 @@ def reachable(config: Config, methods: Methods, *, profiled: bool = False) -> No
 
 def prove(space: SearchSpace, config: Config, methods: Methods, data: Data) -> None:
     """Make the strategy and the selector once, if they are a person's own, so that one that fails does so at once."""
-    if is_own(methods.strategy) and not reads_scores(methods.strategy):
+    supernet = methods.strategy in DIFFERENTIABLE.values()
+    if is_own(methods.strategy) and not supernet and not reads_scores(methods.strategy):
         directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
         started(methods.strategy, space, seed=config.seed, goal=Goal(scores=directions, costs=wanted_costs(config)))
     if methods.select != "full" and is_own(methods.select) and not getattr(methods.select, "embeds", False):
@@ -503,10 +504,8 @@ def make_space(factory: Any, data: Data) -> SearchSpace:
         return factory
     made = portable(factory, (data.shape, len(data.classes)))
     if is_own(factory):
-        with calling("space", factory, "choices of which build_from makes a network, and texts that parse reads back"):
-            arch = made.sample(np.random.default_rng(0))
-            with torch.random.fork_rng(devices=[]):
-                made.build(made.parse(made.format(arch)))
+        with calling("space", factory, "choices, and texts of architectures that parse reads back"):
+            made.parse(made.format(made.sample(np.random.default_rng(0))))
     return made
 
 

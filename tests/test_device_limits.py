@@ -418,7 +418,7 @@ def test_objectives_reach_the_strategy_behind_the_limits(lawful: None, npz: Path
         str(npz), strategy=noting, limits={"params": "40k"}, objectives=("latency", "params", "energy"), candidates=16,
         finalists=1, epochs=0.3, out=tmp_path / "run", **FEW,
     )  # fmt: skip
-    assert [goal.costs for goal in goals] == [("params", "latency", "energy")]
+    assert {goal.costs for goal in goals} == {("params", "latency", "energy")}  # it is made once before, as a trial
     assert result.events["goal"]["cost_axis"] == "params"
     front = sorted(result.front, key=lambda c: c["costs"]["params"])
     assert front

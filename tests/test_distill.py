@@ -150,6 +150,6 @@ def test_what_cannot_teach_is_refused(images, tmp_path) -> None:
     with pytest.raises(UserError, match=r"the teacher .* has classes \['0', '1', '2', '3'\], the data \['0', .*take"):
         archscout.train(images, teacher=tmp_path / "few", **given)
     (tmp_path / "few" / "weights.safetensors").unlink()
-    with pytest.raises(UserError, match="no weights at"):
+    with pytest.raises(UserError, match="has no weights yet; type: archscout resume"):
         archscout.train((images[0][few], images[1][few]), teacher=tmp_path / "few", **given)
     assert not (tmp_path / "x").exists()

@@ -831,7 +831,10 @@ def test_devices_are_kept_listed_and_removed(tmp_path: Path, home: Path, capsys:
     for words, told in (
         (["device", "remove", "pi-4"], "unknown device 'pi-4'"),
         (["device", "add", "../up", str(path)], "no name of a device"),
-        (["device", "add", "x", str(path), "--power", "3kg"], "type for example power=2W"),
+        (
+            ["device", "add", "x", str(path), "--power", "3kg"],
+            "'3kg' is no power: wanted a positive number with mW, W or kW",
+        ),
     ):
         with pytest.raises(SystemExit) as stop:
             main(words)
