@@ -83,10 +83,6 @@ def no_space(shape: Any, classes: int) -> Any:
     return {"a": (1, 2)}
 
 
-def unbuilt(shape: Any, classes: int) -> SearchSpace:
-    return SearchSpace("unbuilt", shape, classes, {"a": (1, 2)}, lambda picks: picks["width"])
-
-
 class NoTell:
     def __init__(self, space: Any, *, seed: int, goal: Any) -> None: ...
 
@@ -120,7 +116,6 @@ def no_selector(part: Any, *, seed: int, share: float) -> Any:
         ({"space": bad}, "space 'test_naming:bad' failed (KeyError: 'x'); wanted a function (input_shape, classes)"),
         ({"space": short}, "space 'test_naming:short' failed (TypeError"),
         ({"space": no_space}, "space 'test_naming:no_space' gave dict"),
-        ({"space": unbuilt}, "space 'test_naming:unbuilt' failed (KeyError: 'width'); wanted choices"),
         ({"strategy": NoTell}, "strategy 'test_naming:NoTell' is none"),
         ({"strategy": no_seed}, "strategy 'test_naming:no_seed' failed (TypeError"),
         ({"strategy": no_strategy}, "strategy 'test_naming:no_strategy' made object"),
