@@ -207,7 +207,7 @@ def selection(facts: Mapping[str, Any], figures: dict[str, Any]) -> dict[str, An
         }
         for row in found["class"]
     ]  # fmt: skip
-    alike = [{**row, "name": ", ".join(row["names"])} for row in found.get("cluster") or ()]
+    alike = [{**row, "name": f"such as {', '.join(row['names'])}"} for row in found.get("cluster") or ()]
     audits = found["audits"]
     figures["selection"] = {
         "data": [

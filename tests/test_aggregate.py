@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archscout.aggregate import INPUTS, MODIFIERS, aggregate, rank_pool
+from archscout.aggregate import INPUTS, MODIFIERS, aggregate, rank_pool, rank_rows
 from archscout.errors import UserError
 
 WAYS = {"a": "max", "b": "min", "c": "max"}
@@ -139,3 +139,13 @@ def test_ten_thousand_by_five_are_fast() -> None:
         spent.append(time.process_time() - start)
     # About 25 ms on a quiet core; the bound leaves room for a busy one and would still catch a quadratic version.
     assert min(spent) < 0.25, spent
+
+
+def test_many_rows_are_ranked_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    table = draw.integers(0, 30, (400, 4)).astype(float)
+    table[draw.random((400, 4)) < 0.05] = np.nan
+    directions = {"params": "max", "synflow": "max", "naswot": "min", "short_path": "min"}
+    at_once = rank_rows(table, directions)
+    monkeypatch.setattr("archscout.aggregate.LARGE", 10)
+    np.testing.assert_array_equal(rank_rows(table, directions), at_once)

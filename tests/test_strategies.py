@@ -14,11 +14,12 @@ import torch
 from torch import nn
 
 from archscout.errors import UserError
+from archscout.rows import Rows
 from archscout.space import Arch, SearchSpace
 from archscout.strategies import STRATEGIES
 from archscout.strategies.evolution import Evolution
 from archscout.strategies.nsga2 import NSGA2
-from archscout.strategies.prune import Prune, placed, worst
+from archscout.strategies.prune import Prune, place_rows, score_row, score_rows, worst
 from archscout.strategies.strategy import Goal
 
 SCORES = Goal(scores={"total": "max"})
@@ -315,9 +316,15 @@ def test_prune_places_candidates_before_infeasible_before_failed() -> None:
         {"violation": 0.5}, {"violation": 0.0, "total": 3.0}, {"violation": 0.0}, {"violation": 0.1},
         {"violation": 0.0, "total": 7.0}, {"violation": 0.0, "total": float("nan")}, {"violation": 0.5},
     ]  # fmt: skip
-    assert placed(values, SCORES).tolist() == [4.5, 2, 6.5, 3, 1, 6.5, 4.5]
     two = Goal(scores={"total": "max", "absent": "max"})  # a score that no architecture has does not count
-    assert placed(values, two).tolist() == [4.5, 2, 6.5, 3, 1, 6.5, 4.5]
+    for goal in (SCORES, two):
+        kept = Rows()
+        for value in values:
+            kept.append(value)
+        rows = score_rows(kept, range(len(values)), goal)
+        np.testing.assert_array_equal(rows, [score_row(value, goal) for value in values])
+        assert place_rows(rows, goal).tolist() == [4.5, 2, 6.5, 3, 1, 6.5, 4.5]
+        np.testing.assert_array_equal(score_rows(kept, [4, 1], goal), rows[[4, 1]])
 
 
 def test_prune_meets_limits_that_chance_does_not() -> None:

@@ -110,7 +110,7 @@ class Prune:
             self._judged = len(self._told)
             if len(self._inside) < wanted:
                 return
-            places = placed([self._outcomes[place] for place in self._inside], self.goal)
+            places = place_rows(score_rows(self._outcomes, self._inside, self.goal), self.goal)
             draws = np.array([self._told[place] for place in self._inside])
             found = [worst(draws[:, spot], places, self._alive[spot]) for spot in undecided]
             clearest = sorted(zip(found, undecided, strict=True), reverse=True)
@@ -136,12 +136,6 @@ def worst(drawn: np.ndarray, places: np.ndarray, options: Sequence[int]) -> tupl
     return float(means[last] - np.delete(means, last).mean()), options[last]
 
 
-def placed(values: Sequence[Mapping[str, float]], goal: Goal) -> np.ndarray:
-    """Places (n,) of outcomes, small is good: scored ones by rank, infeasible ones by violation, failed ones last."""
-
-    return place_rows(np.array([score_row(value, goal) for value in values]).reshape(len(values), -1), goal)
-
-
 def score_row(value: Mapping[str, float], goal: Goal) -> list[float]:
     """An outcome as numbers: how far it is from being allowed, infinite if it failed, and its scores, NaN for none."""
     scores = [float(value.get(name, math.nan)) for name in goal.scores]
@@ -149,8 +143,19 @@ def score_row(value: Mapping[str, float], goal: Goal) -> list[float]:
     return [float(over), *scores]
 
 
+def score_rows(outcomes: Rows, inside: Sequence[int], goal: Goal) -> np.ndarray:
+    """`score_row` of the outcomes at some places, (n, 1 + scores), without a dict of each."""
+    scores = outcomes.table(list(goal.scores))[inside]
+    over = np.nan_to_num(outcomes.column("violation")[inside], nan=0.0, posinf=np.inf)
+    known = np.isfinite(scores).any(1)
+    return np.column_stack([np.where(over == 0, np.where(known, 0.0, np.inf), over), scores])
+
+
 def place_rows(rows: np.ndarray, goal: Goal) -> np.ndarray:
-    """The same as `placed` for rows (n, 1 + scores) of `score_row`."""
+    """Places (n,) of outcomes, small is good: scored ones by rank, infeasible ones by violation, failed ones last.
+
+    rows: (n, 1 + scores), as `score_row` makes each.
+    """
     over = rows[:, 0]
     bad = over > 0
     places = rank_rows(np.where(bad[:, None], np.nan, rows[:, 1:]), goal.scores)
