@@ -131,11 +131,15 @@ def training_table() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for task, net, reduction, words in TRAININGS:
-        means, random = {}, "random_balanced" if task in ("longtail", "tiles") else "random"
+        means, seeds, random = {}, {}, "random_balanced" if task in ("longtail", "tiles") else "random"
         for arm in ("full", "short", random, "infobatch", "dds"):
             start = f"{task}/{net}/{arm}/{1 if arm == 'full' else reduction}/"
             values = [cell["value"] for key, cell in cells.items() if key.startswith(start)]
+            seeds[arm] = len(values)
             means[arm] = f"{sum(values) / len(values):.1f}" if values else ""
+        for arm in means:
+            if means[arm] and seeds[arm] != seeds["dds"]:
+                means[arm] += f" (n = {seeds[arm]})"
         differences = []
         for arm, by in (("full", 1), (random, reduction)):
             pairs = paired(cells, (task, "dds", reduction), (task, arm, by), net)
@@ -149,15 +153,16 @@ def training_table() -> str:
         for arm in ("full/1", "dds/5")
     )
     gain = figures["gain_over_random_5x"]
+    price = figures["overhead_share"]["value"]
     lines += [
         "",
-        f"Accuracy on the test part, %, of trainings from the same weights; differences in points, paired by seed (95 %, "
-        f"Student's t). Short is all images with a shorter schedule, random a subset drawn anew each round. A fifth of "
+        "Accuracy on the test part, %, of trainings from the same weights; differences in points, paired by seed (95 %, "
+        "Student's t). Short is all images with a shorter schedule, random a subset drawn anew each round. A fifth of "
         f"the images takes {sum(dds) / len(dds):.0f} s of a core instead of {sum(full) / len(full):.0f}, and in a "
-        f"training this short every image less costs accuracy. Which ones hardly matters: from the best control that "
+        "training this short every image less costs accuracy. Which ones hardly matters: from the best control that "
         f"knows nothing of hardness ({gain['control']}) dds differs by {gain['value']:+.2f} ({gain['low']:+.2f} to "
-        f"{gain['high']:+.2f}) points at a fifth. Choosing costs {figures['overhead_share']['value']:.2f} % of the "
-        f"seconds it saves. Re-run: `{found['command']}`.",
+        f"{gain['high']:+.2f}) points at a fifth. Choosing costs {price:.2f} % of the seconds it saves. Re-run: "
+        f"`{found['command']}`.",
     ]
     return "\n".join(lines)
 
