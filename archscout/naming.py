@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from archscout.errors import UserError, unknown
+
+#: folders in which a module of module:name is looked for, after all others; the command line adds its working folder.
+#: They join sys.path only when such a name is followed: else a file in them could pass for an optional package.
+FOLDERS: list[str] = []
 
 
 def find(what: str, name: Any, registry: Mapping[str, Any]) -> Any:
@@ -24,6 +29,8 @@ def find(what: str, name: Any, registry: Mapping[str, Any]) -> Any:
         module, _, attribute = name.partition(":")
         if not all(part.isidentifier() for part in (*module.split("."), attribute)):
             raise UserError(f"the {what} '{name}' is no module:name; write it like my_package.my_module:name")
+        if "" not in sys.path:
+            sys.path += [folder for folder in FOLDERS if folder not in sys.path]  # workers inherit it
         try:
             found = importlib.import_module(module)
         except ModuleNotFoundError as error:

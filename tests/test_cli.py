@@ -165,6 +165,20 @@ def test_methods_of_the_working_folder_are_found_from_the_console_script(tmp_pat
     assert row["failures"] == ""
 
 
+def test_no_file_of_the_working_folder_passes_for_an_optional_package(tmp_path: Path) -> None:
+    """pynvml, which reads the power of a GPU, need not be installed; a file of its name may be anybody's."""
+    (tmp_path / "pynvml.py").write_text("open('ran', 'w').close()\n")
+    code = (
+        "import sys\nfrom archscout.cli import main\n"
+        "sys.path[:] = [place for place in sys.path if place]\n"  # as the console script has it
+        "try:\n    main(['list', 'space'])\nexcept SystemExit:\n    pass\n"
+        "from archscout.devices.energy import open_meter\nopen_meter('cuda')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert "mobilenet" in done.stdout, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 def test_help_shows_defaults_and_flags_of_any_verb(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

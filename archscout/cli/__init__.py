@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from archscout import naming
 from archscout.errors import UserError
 
 app = typer.Typer(
@@ -94,11 +95,10 @@ def main(argv: list[str] | None = None) -> None:
 def reach_here() -> None:
     """Let module:function name a file of the working folder, in this process and in those that it starts.
 
-    The folder comes last, so that nothing that is installed is hidden by a file of the same name.
+    The folder comes last, so that nothing that is installed is hidden by a file of the same name, and only once such a
+    name is followed, so that nothing else in the folder is ever imported.
     """
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
+    naming.FOLDERS[:] = [os.getcwd()]
 
 
 def fail(message: str, code: int, debug: bool) -> None:
