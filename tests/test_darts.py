@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,16 @@ def test_finds_the_planted_options_and_leaves_the_global_state() -> None:
     assert again.story.alphas == found.story.alphas
 
 
+def cut_off(go: Any, path: Path) -> Any:
+    """What a search finds that was stopped at its second report and goes on from its checkpoint."""
+    calls = iter([False, True])
+    assert go(checkpoint=path, ends=lambda: next(calls)).story.stopped == "told to"
+    content = torch.load(path, weights_only=True)
+    content["story"]["stopped"] = None
+    torch.save(content, path)
+    return go(checkpoint=path)
+
+
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("sample", ["softmax", "gumbel"])
 def test_searches_nasbench201_with_selected_data_and_resumes_bit_exactly(order, sample, tmp_path: Path) -> None:
@@ -152,15 +163,8 @@ def test_searches_nasbench201_with_selected_data_and_resumes_bit_exactly(order, 
         selector = SELECTORS["hard_random"](one, seed=0, share=0.5)
         return darts(space, one, other, selector=selector, **options, **more)
 
-    whole = go()
-    calls = iter([False, True])
     path = tmp_path / "search.pt"
-    stopped = go(checkpoint=path, ends=lambda: next(calls))
-    assert stopped.story.stopped == "told to"
-    content = torch.load(path, weights_only=True)
-    content["story"]["stopped"] = None
-    torch.save(content, path)
-    rest = go(checkpoint=path)
+    whole, rest = go(), cut_off(go, path)
     assert rest.story.alphas == whole.story.alphas
     assert rest.arch == whole.arch
     for name, value in whole.supernet.state_dict().items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_darts import PLACE, Images
+from test_darts import PLACE, Images, cut_off
 from torch import nn
 
 from archscout.costs import COSTS
@@ -127,14 +127,8 @@ def test_it_resumes_bit_exactly_and_is_audited_by_what_it_derives(tmp_path: Path
     def go(**more):
         return tas(SPACE, one, other, selector=SELECTORS["dds"](one, seed=0, share=0.5), **options, **more)
 
-    whole = go()
-    calls = iter([False, True])
     path = tmp_path / "search.pt"
-    go(checkpoint=path, ends=lambda: next(calls))
-    content = torch.load(path, weights_only=True)
-    content["story"]["stopped"] = None
-    torch.save(content, path)
-    rest = go(checkpoint=path)
+    whole, rest = go(), cut_off(go, path)
     assert rest.story.alphas == whole.story.alphas
     assert rest.arch == whole.arch
     assert rest.story.audits == whole.story.audits
