@@ -7,7 +7,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -272,7 +272,7 @@ def fit(
         "threads": threads, "checkpoint": None if checkpoint is None else Path(checkpoint), "every": every,
         "on_progress": on_progress, "allow": allow, "audit_every": audit_every, "teacher": teacher,
     }  # fmt: skip
-    if device == "cpu" and devices == 1 and recipe.precision == "32-true":
+    if device == "cpu" and devices == 1 and recipe.precision in ("32-true", "bf16-mixed"):
         return _train(None, model, part, **job)
     return _fit_fabric(model, part, device, devices, job)
 
@@ -433,6 +433,9 @@ def _loop(
     network, optimizer = (model, optimizer) if fabric is None else fabric.setup(model, optimizer)
     if checkpoint is not None and checkpoint.exists():
         state = _load(checkpoint, identity, model, optimizer, average, selector, device)
+    mixed: Any = nullcontext()
+    if fabric is None and recipe.precision == "bf16-mixed":
+        mixed = torch.autocast("cpu", torch.bfloat16)
     normalise = normaliser(mean, std, device)
     fill = torch.as_tensor(np.array(mean, dtype=np.float32)) if recipe.fill == "data" else None
     taught = normalise if teacher is None or teacher.mean is None else normaliser(teacher.mean, teacher.std, device)
@@ -483,8 +486,10 @@ def _loop(
                 path.rate = recipe.drop_path * state.position(0)
             for generator in generators:  # dropout and its kin draw from these
                 generator.manual_seed(number_of(seed, 1, state.step, rank))
-            answers = network(inputs)
+            with mixed:
+                answers = network(inputs)
             logits, aside = answers if recipe.auxiliary else (answers, None)
+            logits = logits.float()
             if recipe.balanced and priors is None:  # those of the images that are trained on
                 weights = selector.record.weights[order].double().numpy()
                 priors = log_priors(part.labels[order.numpy()], logits.shape[1], weights).to(device)

@@ -19,8 +19,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from archscout.costs.limits import format_cost
 from archscout.data import Data, load
 from archscout.deploy import export_onnx, load_weights, measure_onnx, save_weights
 from archscout.devices.energy import open_meter
-from archscout.devices.latency import measure_memory, measure_training
+from archscout.devices.latency import fastest_training, measure_memory, precisions
 from archscout.devices.measure import measure_network, safe_end
 from archscout.devices.profile import Profile, measure_profile
 from archscout.devices.shelf import find_profile
@@ -103,6 +104,7 @@ CARRIED = (  # settings of a run that `train` takes over
 )  # fmt: skip
 CLOCK, NOTED = "clock", 20.0  # the file of the seconds worked, and how often it is written, in seconds
 AFTERWARDS = ("int8", "target_measured")  # events that other verbs add to a run, at any time
+APART = 1.6  # times the parameters by which finalists differ, see various
 PREDICTING = ("params", "macs", "memory", "training")  # costs that the predictor reads beside the proxies
 PULLABLE = 1000  # best candidates by the aggregate that the predictor may name
 PACED = 16  # best of the ranking whose training times say how long verification takes
@@ -625,18 +627,20 @@ def choose_network(
         if config.reward == "accuracy":
             parallel = max(1, workers) if isinstance(workers, int) else 2
             ranked = train_shortly(run, config, methods, data, metric, costing, plan, pool, clock, ranked, parallel)
+        ranking_only = config.reward == "proxies" and not supernet
+        first_of_all = various(costing, ranked) if ranking_only else ranked
         if plan.seconds and not supernet:
-            plan = plan_again(run, config, data, costing, plan, ranked, clock)
+            plan = plan_again(run, config, data, costing, plan, first_of_all, clock)
         plan = enough_rounds(plan, methods.select)
         slow = baseline_limit(plan, config.budget)
         slack = limits if slow is None else {**limits, "training": slow}
-        ranking_only = config.reward == "proxies" and not supernet
         first, *later = waves(plan.finalists) if ranking_only else [plan.finalists]
-        entrants = shortlist(door, costing, Costing(rival, slack, profile), ranked, first)
+        entrants = shortlist(door, costing, Costing(rival, slack, profile), first_of_all, first)
         entrants += known_networks(door, Costing(known, slack, profile), config.pretrained)
         score_controls(run, space, entrants, pool)
         clock.stage_done("score" if config.reward == "proxies" else "short")
         total = sum(plan_jobs(plan, len(entrants) + sum(later)))
+        recipe = recipe_of(config, data, metric, sum(plan.rounds))
         ends = clock.begun("verify") + 1.3 * plan.seconds["verify"] if plan.seconds else None
         with progress("verification", total) as bar:
             records = verify(
@@ -644,7 +648,8 @@ def choose_network(
                 entrants,
                 plan,
                 pool,
-                recipe=recipe_of(config, data, metric, sum(plan.rounds)),
+                recipe=recipe,
+                precision=partial(entrant_precision, run, config, data, recipe),
                 seed=config.seed,
                 parallel=max(1, workers) if isinstance(workers, int) else 2,
                 images=len(data.parts["train"]),
@@ -930,6 +935,23 @@ class Door:
             return {"failure": f"{type(error).__name__}: {error}"[:300]}
 
 
+def various(costing: Costing, ranked: Sequence[Arch]) -> list[Arch]:
+    """The ranked architectures with the best of every size first: what the ranking says least well is how large to be.
+
+    After the first come, from the better half and in its order, those whose parameters differ from those of all that
+    came before by the factor APART; then the others. Mutants of one parent would fill the verification otherwise.
+    """
+    first: list[Arch] = []
+    sizes: list[float] = []
+    for arch in ranked[: (len(ranked) + 1) // 2]:
+        size = math.log(max(costing(arch)["params"], 1.0))
+        if all(abs(size - other) >= math.log(APART) for other in sizes):
+            first.append(arch)
+            sizes.append(size)
+    chosen = set(first)
+    return [*first, *(arch for arch in ranked if arch not in chosen)]
+
+
 def shortlist(door: Door, costing: Costing, rival: Costing, ranked: Sequence[Arch], finalists: int) -> list[Entrant]:
     """The first finalists of those ranked, best first, and the controls beside them."""
     config = door.config
@@ -1027,7 +1049,7 @@ def given_teacher(run: Run, config: Config, methods: Methods, data: Data) -> Tea
         "teacher",
         lambda: {
             "arch": about["arch"], "run": config.teacher, "weights": mark,
-            "forward_ms": best_rate(network, data, 64, config)["ms"] / 3,
+            "forward_ms": best_rate(network, data, Recipe(batch_size=64), config)["ms"] / 3,
         },
     )  # fmt: skip
     if known["weights"] != mark:
@@ -1251,7 +1273,7 @@ def fully_train(
     adapt = adapt or (lambda recipe: recipe)
     usual = adapt(recipe_of(config, data, metric, plan.epochs if plan else 10.0))
     timed = config.budget is not None and config.epochs is None
-    threads = config.train_threads
+    threads, precision = config.train_threads, usual.precision
     if not timed:
         assert plan is not None
         epochs = plan.epochs
@@ -1259,9 +1281,9 @@ def fully_train(
         budget = config.budget or 0.0
         rate = run.once(
             "training-rate",
-            lambda: {**best_rate(model, data, usual.batch_size, config), "spent": clock.spent()},
+            lambda: {**best_rate(model, data, usual, config), "spent": clock.spent()},
         )
-        threads = rate["threads"]
+        threads, precision = rate["threads"], rate.get("precision", precision)
         extra = (run.recall("teacher") or {}).get("forward_ms", 0.0)
         per_epoch = HOPE * len(part) * (rate["ms"] + extra) / 1000.0
         left = 0.97 * budget - rate["spent"] - audit_seconds(len(data.labels), rate["ms"], budget)
@@ -1276,7 +1298,7 @@ def fully_train(
                     "why": f"one image takes {rate['ms']:.3g} ms and {max(left, 0.0):.0f} s are left for it",
                 },
             )
-    recipe = adapt(recipe_of(config, data, metric, epochs))
+    recipe = replace(adapt(recipe_of(config, data, metric, epochs)), precision=precision)
     log.info("full training: %.3g epochs of %d images", epochs, len(part))
     if epochs < 1 and timed:
         log.warning(
@@ -1367,17 +1389,44 @@ def selection_facts(
     }
 
 
-def best_rate(model: torch.nn.Module, data: Data, batch: int, config: Config) -> dict[str, Any]:
-    """Milliseconds per image of a training step, and the fastest thread count: all, or one on a busy machine."""
+def usable(recipe: Recipe, config: Config) -> tuple[str, ...]:
+    """The precisions to choose from: those of the device, unless the recipe of a person's own asks for another."""
+    among = precisions(config.device)
+    return among if recipe.precision == among[0] else (recipe.precision,)
+
+
+def best_rate(model: torch.nn.Module, data: Data, recipe: Recipe, config: Config) -> dict[str, Any]:
+    """Milliseconds per image of a training step, and the fastest way: all threads or one, float32 or bfloat16."""
     seconds = min(max(0.005 * (config.budget or 0.0), 0.5), 3.0)
-    rates = {
-        threads: measure_training(
-            model, data.shape, len(data.classes), batch=batch, threads=threads, device=config.device, seconds=seconds
-        )
-        for threads in sorted({1, config.train_threads})
-    }
-    threads = min(rates, key=lambda count: rates[count])
-    return {"ms": rates[threads], "threads": threads}
+    counts = sorted({1, config.train_threads})
+    ms, threads, precision = fastest_training(
+        model, data.shape, len(data.classes), batch=recipe.batch_size, device=config.device, seconds=seconds,
+        among=[(threads, precision) for precision in usable(recipe, config) for threads in counts],
+    )  # fmt: skip
+    return {"ms": ms, "threads": threads, "precision": precision}
+
+
+def entrant_precision(run: Run, config: Config, data: Data, recipe: Recipe, entrant: Entrant) -> str:
+    """The precision in which an entrant trains, by a measurement that is logged; float32 without a budget.
+
+    A run given by counts depends on its seed alone, and so times nothing.
+    """
+    among = usable(recipe, config)
+    if config.budget is None or len(among) < 2:
+        return recipe.precision
+
+    def work() -> dict[str, Any]:
+        try:
+            ms, _, precision = fastest_training(
+                initialise(entrant.space, entrant.arch, config.seed), data.shape, len(data.classes),
+                batch=recipe.batch_size, device=config.device, seconds=0.1,
+                among=[(config.threads, one) for one in among],
+            )  # fmt: skip
+        except Exception as error:  # told by its training
+            return {"precision": recipe.precision, "failure": reason(error)}
+        return {"precision": precision, "ms": ms}
+
+    return str(run.once(f"precision/{entrant.key}", work)["precision"])
 
 
 @dataclass

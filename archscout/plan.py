@@ -13,8 +13,10 @@ STAGES = ("score", "verify", "train")
 SHARES = {"score": 0.05, "verify": 0.15, "train": 0.80}  # of the time left after start-up and before the audit
 LEAST_TRAIN = 0.30  # of that time for the full training, however little data there are
 SUPERNET = {"score": 0.40, "verify": 0.08, "train": 0.52}  # the same where a supernet is trained instead of scoring
-LEAST_IMAGES = 400_000  # images that a full training should see, so that big data get few epochs and small data many
-LEAST_VERIFIED = 12_000  # images that a training of the first verification round should see
+#: images that a full training of so many seconds should see, and by their square root more or less in other times, so
+#: that a longer one is of more images and of a larger network alike (decision 002)
+IMAGES, IMAGES_SECONDS = 300_000, 200.0
+LEAST_VERIFIED = 9_000  # images that a training of the first verification round should see
 LEAST_PASSES = 8.0  # or as many epochs, where those are fewer images
 FINALISTS = (48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
@@ -78,8 +80,8 @@ class Plan:
 
 
 def halvings(finalists: int) -> int:
-    """Number of verification rounds: after each one the better half goes on, until one is left."""
-    return max(1, math.ceil(math.log2(max(finalists, 1))))
+    """Number of verification rounds: after each one the better half goes on, and up to four are in the last."""
+    return max(1, math.ceil(math.log2(max(finalists, 1))) - 1)
 
 
 def plan_counts(config: Config) -> Plan:
@@ -96,6 +98,12 @@ def plan_counts(config: Config) -> Plan:
 def most_epochs(images: int) -> float:
     """Epochs beyond which training longer is not worth the time for this many images."""
     return min(max(4_000_000 / images, 30.0), 150.0)
+
+
+def wanted_epochs(seconds: float, images: int) -> float:
+    """Epochs of so many images that a full training of so many seconds should have, from 6 to `most_epochs` or 100."""
+    seen = IMAGES * math.sqrt(seconds / IMAGES_SECONDS)
+    return min(max(seen / images, 6.0), most_epochs(images), 100.0)
 
 
 def audit_seconds(images: int, training_ms: float, budget: float) -> float:
@@ -194,7 +202,7 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     workers = config.workers if isinstance(config.workers, int) else 2
     affordable = seconds["score"] * max(workers, 1) / max(rates.score_seconds, 1e-4)
     candidates = config.candidates or int(min(max(affordable // 8 * 8, 16), 4000))
-    wanted = min(max(LEAST_IMAGES / final, 6.0), 100.0)
+    wanted = wanted_epochs(seconds["train"], final)
     limit = max(1000.0 * seconds["train"] / (final * wanted), low)
     epochs = config.epochs or min(1000.0 * seconds["train"] / (final * limit), most_epochs(final))
     trainings, short = 0, 0.0

@@ -41,6 +41,7 @@ class SearchSpace:
     describe:      arch -> JSON-able picture for the report, see page.py; optional.
     distinct:      number of canonical architectures where known.
     sample_of:     how a random canonical architecture is drawn; default: every raw choice equally likely.
+    typical:       canonical architectures as a person would draw them, of every size; what a search proposes first.
     relax_of:      differentiable method -> function that makes a supernet of this space; see differentiable.choice.
     remake:        (factory, arguments) by which another process makes this space again; set by `portable`.
     """
@@ -58,6 +59,7 @@ class SearchSpace:
     describe: Callable[[Arch], dict[str, Any]] | None = None
     distinct: int | None = None
     sample_of: Callable[[np.random.Generator], Arch] | None = None
+    typical: tuple[Arch, ...] = ()
     relax_of: Mapping[str, Callable[..., nn.Module]] | None = None
     remake: tuple[Callable[..., SearchSpace], tuple[Any, ...]] | None = None
 

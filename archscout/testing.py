@@ -314,7 +314,7 @@ def check_space(make: Any, input_shape: Shape = (3, 32, 32), classes: int = 4) -
 
     * the space is for that shape and number of classes, its name is a word, and no decision has an option twice;
     * a random architecture is one of the space, canonical, and determined by the generator that is given; mutants and
-      neighbours are canonical architectures of the space too;
+      neighbours, and those that it calls typical, are canonical architectures of the space too;
     * `canonical` is idempotent, and an architecture and its canonical form have equal costs;
     * `parse` inverts `format`, whose texts have no spaces, commas or quotes, and refuses other texts by a UserError;
     * a network maps images (n, channels, height, width) to finite logits (n, classes), and can be trained; the same
@@ -354,6 +354,8 @@ def check_space(make: Any, input_shape: Shape = (3, 32, 32), classes: int = 4) -
         _sound(space, arch, "draws")
         for near in (space.mutate(arch, draw), *itertools.islice(space.neighbours(arch), 2)):
             _sound(space, near, "has the mutant or neighbour")
+    for arch in space.typical:
+        _sound(space, arch, "calls typical")
     _refuses(space)
     if space.distinct is not None:
         assert space.distinct <= space.size, f"space '{name}' of {space.size} says that {space.distinct} are distinct"

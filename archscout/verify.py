@@ -285,6 +285,7 @@ def verify(
     *,
     recipe: Recipe,
     seed: int,
+    precision: Callable[[Entrant], str] | None = None,
     parallel: int = 1,
     images: int = 0,
     patient: float = 120.0,
@@ -300,6 +301,7 @@ def verify(
     at once. One that hangs is given up after `patient` seconds and many times what it should take (`images`: those of
     an epoch).
 
+    precision:   what each entrant trains in; default: what the recipe says.
     waves:       more finalists that train in the first round when the entrants have, so many at a time.
     pull:        names those of a wave from (number of the wave, how many, the records so far); see pipeline.
     objectives:  costs that count beside the metric. After each round but the last an entrant, finalist or control, is
@@ -338,10 +340,13 @@ def verify(
             if name in run and (run.recall(name).get("failure") or stored.exists()):
                 continue
             before = run.folder / "checkpoints" / checkpoint_name(entrant, number - 1)
+            own = recipes.get(entrant.space.name, recipe)
+            if precision is not None:
+                own = replace(own, precision=precision(entrant))
             jobs.append(
                 (name, stored, {
                     "space": entrant.space.name, "arch": entrant.arch,
-                    "recipe": recipes.get(entrant.space.name, recipe), "seed": seed, "round": number, "epochs": epochs,
+                    "recipe": own, "seed": seed, "round": number, "epochs": epochs,
                     "seconds": job_seconds and job_seconds * slowness(entrant, plan),
                     "state": before.read_bytes() if number else None, "answers": answers,
                     "ask": number + 1 < len(plan.rounds),

@@ -400,7 +400,7 @@ def test_a_space_of_your_own_is_measured() -> None:
 
 def test_limits_choose_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     space = small_space()
-    monkeypatch.setattr(profile_module, "measure_training", lambda *a, **k: 1.0)
+    monkeypatch.setattr(latency_module, "measure_training", lambda *a, **k: 1.0)
     calm = Latency(1.0, 1.0, 1.0, 1.0, 20, 0.0, "cpu", "torch", 1)
     monkeypatch.setattr(profile_module, "measure_latency", lambda *a, on_begin, **k: on_begin() or calm)
     params = {space.format(a): sum(p.numel() for p in space.build(a).parameters()) for a in space}
@@ -423,7 +423,7 @@ def test_a_profile_states_the_usual_speed_of_a_machine_that_changes_it(monkeypat
         return Latency(3 * now[0], 3 * now[0], 3 * now[0], 3 * now[0], 20, 0.0, "cpu", "torch", 1)
 
     monkeypatch.setattr(profile_module, "measure_latency", pretend)
-    monkeypatch.setattr(profile_module, "measure_training", lambda *a, **k: 1.0)
+    monkeypatch.setattr(latency_module, "measure_training", lambda *a, **k: 1.0)
     monkeypatch.setattr(profile_module.Reference, "begin", begins)
     monkeypatch.setattr(profile_module.Reference, "now", lambda self: now[0])
     monkeypatch.setattr(profile_module.Reference, "remember", lambda self, interrupted: self.earlier.append(now[0]))
@@ -434,6 +434,39 @@ def test_a_profile_states_the_usual_speed_of_a_machine_that_changes_it(monkeypat
     assert found.upper({"latency": 3.0})["latency"] == pytest.approx(3 * (1 + found.restless), rel=0.02)
     assert replace(found, restless=0.5).upper({"latency": 3.0})["latency"] == pytest.approx(4.5, rel=0.02)
     assert Profile.from_json(found.to_json()) == found
+
+
+def test_the_fastest_precision_is_taken_where_the_gain_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, mixed = "32-true", "bf16-mixed"
+    among = [(1, exact), (2, exact), (1, mixed), (2, mixed)]
+
+    def fastest(**ms: float) -> tuple[float, int, str]:
+        def pretend(*_: object, threads: int, precision: str, **__: object) -> float:
+            if (value := ms[f"{precision[:2]}x{threads}"]) < 0:
+                raise RuntimeError("no kernel")
+            return value
+
+        monkeypatch.setattr(latency_module, "measure_training", pretend)
+        return latency_module.fastest_training(net(2, 0), (3, 8, 8), 5, among=among)
+
+    times = {"_32x1": 3.0, "_32x2": 2.0, "bfx1": 2.5, "bfx2": 1.0}
+    times = {name.lstrip("_"): value for name, value in times.items()}
+    assert fastest(**times) == (1.0, 2, mixed)
+    assert fastest(**times | {"bfx2": 1.9}) == (2.0, 2, exact)  # a twentieth is not worth the rounding
+    assert fastest(**times | {"bfx1": -1.0, "bfx2": -1.0}) == (2.0, 2, exact)
+    with pytest.raises(RuntimeError, match="no kernel"):
+        fastest(**times | {"32x1": -1.0})
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert latency_module.precisions() == (exact, mixed)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert latency_module.precisions() == (exact,)
+
+
+def test_a_step_in_bfloat16_leaves_the_network_as_it_was() -> None:
+    model = net(4, 1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert measure_training(model, (3, 8, 8), 5, batch=4, seconds=0.02, precision="bf16-mixed") > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_space_of_one_network() -> None:
@@ -459,7 +492,7 @@ def test_accuracy_on_a_quiet_device_with_the_real_law(monkeypatch: pytest.Monkey
         return per_image(trace(model, input_shape), how["batch"]) / how["threads"]
 
     monkeypatch.setattr(profile_module, "measure_latency", pretend)
-    monkeypatch.setattr(profile_module, "measure_training", step)
+    monkeypatch.setattr(latency_module, "measure_training", step)
     monkeypatch.setattr(profile_module, "FREE", -1.0)
     monkeypatch.setattr(speed_module, "recalled", lambda path: [])
     monkeypatch.setattr(profile_module.Reference, "now", lambda self: 1.0)

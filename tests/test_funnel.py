@@ -12,7 +12,7 @@ from torch import nn
 from archscout.config import Config
 from archscout.execute import Outcome
 from archscout.fit import Recipe
-from archscout.pipeline import Door, Methods, pulled
+from archscout.pipeline import Door, Methods, pulled, various
 from archscout.plan import Plan
 from archscout.propose import Costing, trial_key
 from archscout.proxies import PROXIES
@@ -126,6 +126,29 @@ def scored_run(run: Run, costing: Costing, count: int = 40) -> list[tuple[int, .
         scores = {"params": float(count - number), "naswot": float(count - number), "zen": float(number % 5)}
         run.record(trial_key(SPACE, arch), {"arch": f"n{number}", "costs": costing(arch), "scores": scores})
     return [(number,) for number in range(count)]
+
+
+def test_finalists_are_of_several_sizes_before_they_are_the_first_of_the_ranking() -> None:
+    sizes = dict(enumerate([100, 110, 50, 300, 170, 480, 20, 1000, 5, 7]))
+    costing = Costing(SPACE, {})
+    for number, size in sizes.items():
+        costing.known[(number,)] = {"params": float(size), "violation": 0.0}
+    found = [arch[0] for arch in various(costing, [(number,) for number in sizes])]
+    assert found == [0, 2, 3, 4, 1, 5, 6, 7, 8, 9]  # of the better half those apart, then all others in their order
+    assert various(costing, [(3,)]) == [(3,)]
+    assert various(costing, []) == []
+
+
+def test_each_entrant_trains_in_its_own_precision(run: Run) -> None:
+    class Noting(Scripted):
+        def answer(self, item: dict) -> dict:
+            seen[item["arch"][0]] = item["recipe"].precision
+            return super().answer(item)
+
+    seen: dict[int, str] = {}
+    found = {0: "32-true", 1: "bf16-mixed"}
+    trained(run, Noting(lambda n: 0.5), [entrant(0), entrant(1)], 1, precision=lambda one: found[one.arch[0]])
+    assert seen == found
 
 
 @pytest.mark.parametrize("evidence", [4, 12])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,23 @@ def test_mobilenet_holds_small_and_large_networks() -> None:
     large = measure(space.build(tuple(len(o) - 1 for o in space.choices.values())), (3, 32, 32))
     assert large["params"] > 1e7
     assert space.describe((2, 0) + (0,) * 20)["stages"][0]["text"] == "image resized to 16 x 16; 3x3 convolution"
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 64, 224])
+def test_typical_mobilenets_are_of_every_size(side: int) -> None:
+    space = SPACES["mobilenet"]((3, side, side), 10)
+    assert len(set(space.typical)) == len(space.typical) >= 40
+    sizes = sorted(sum(p.numel() for p in built(space, arch).parameters()) for arch in space.typical)
+    assert sizes[-1] / sizes[0] > 50
+    assert max(b / a for a, b in pairwise(sizes)) < 2.5
+    texts = set(map(space.format, space.typical))
+    if side == 32:  # a plain residual network and one of inverted residuals, as known ones are
+        assert {"r100-s16-f3e1w16x1-f3e1w32x2-f3e1w64x2", "r100-s32-d3e4w32x1-d3e4w64x3-d3e4w128x3"} <= texts
+
+
+def built(space: SearchSpace, arch: tuple[int, ...]) -> nn.Module:
+    with torch.device("meta"):
+        return space.build(arch)
 
 
 def test_blocks_by_hand() -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,15 @@ def test_evolution_ages_and_takes_in_candidates_only() -> None:
     assert distances[0] == 1
     assert distances.count(1) > 80
     assert len(set(children)) > 150  # proposes afresh while there is something new nearby
+
+
+@pytest.mark.parametrize("name", ["evolution", "nsga2"])
+def test_what_a_space_calls_typical_is_proposed_first(name: str) -> None:
+    drawn = replace(space(), typical=((0,) * 8, (1,) * 8))
+    assert STRATEGIES[name](drawn, seed=0, goal=SCORES).ask(3)[:2] == list(drawn.typical)
+    asked = STRATEGIES[name](drawn, seed=0, goal=SCORES, start=[(2,) * 8]).ask(3)
+    assert asked[0] == (2,) * 8
+    assert not set(asked) & set(drawn.typical)
 
 
 def test_evolution_prefers_good_parents() -> None:

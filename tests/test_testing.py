@@ -186,6 +186,8 @@ BROKEN_SPACES = [
     (changed(format_of=lambda arch: f"{arch[0]}", parse_of=short_parse), r"reads its text '\d' of \(\d, 1\) as"),
     (changed(parse_of=lambda text: tuple(map(int, text.split("-")))), "answers the text '' with ValueError, wanted a"),
     (changed(parse_of=loose_parse), r"reads the text '' as \(1, 1\), wanted a UserError"),
+    (changed(typical=((0, 2),)), r"calls typical \(0, 2\), which is not in it"),
+    (changed(typical=((0, 1),)), r"calls typical \(0, 1\), which is not canonical"),
     (changed(distinct=4), "has 5 distinct ones, not 4"),
     (changed(distinct=9), "of 6 says that 9 are distinct"),
     (changed(canonical_of=lambda arch: (arch[0], 0), distinct=3), "other costs: .*params"),

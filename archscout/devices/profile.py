@@ -17,7 +17,14 @@ from torch import nn
 from archscout.costs.trace import Op, Trace, trace
 from archscout.devices.amounts import amount, whole_number
 from archscout.devices.energy import open_meter, stated_power
-from archscout.devices.latency import _waiter, checked_device, device_name, measure_latency, measure_training
+from archscout.devices.latency import (
+    _waiter,
+    checked_device,
+    device_name,
+    fastest_training,
+    measure_latency,
+    precisions,
+)
 from archscout.devices.speed import Reference
 from archscout.errors import UserError
 from archscout.execute import Limit, Overdue
@@ -268,7 +275,7 @@ def measure_profile(
     The time is fitted as a sum of non-negative terms (see `features`): least squares of relative errors with Huber's
     weights. Predictions are for networks of this space; they state their error as `half_width`.
     """
-    where = checked_device(device)
+    where, usable = checked_device(device), precisions(device)
     if networks < 1 or batch < 1 or seconds <= 0:
         raise UserError(f"a profile needs networks, batch and seconds above 0, got {networks}, {batch} and {seconds}")
     begin = time.perf_counter()
@@ -286,16 +293,10 @@ def measure_profile(
         return time.perf_counter() - begin > part * seconds
 
     def time_step(model: nn.Module, with_threads: int) -> float:
-        return measure_training(
-            model,
-            space.input_shape,
-            space.classes,
-            batch=size,
-            threads=with_threads,
-            device=device,
-            seconds=0.01,
-            min_repeats=1,
-        )
+        return fastest_training(
+            model, space.input_shape, space.classes, among=[(with_threads, one) for one in usable], batch=size,
+            device=device, seconds=0.01, min_repeats=1,
+        )[0]  # fmt: skip
 
     meter, source = open_meter(device)
     power, stated = stated_power(device, threads)

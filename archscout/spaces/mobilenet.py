@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -54,7 +57,8 @@ def mobilenet(input_shape: Shape, classes: int) -> SearchSpace:
         choices[f"expand{stage}"] = EXPANDS
         choices[f"width{stage}"] = WIDTHS[stage - 1]
         choices[f"depth{stage}"] = DEPTHS if stage > 1 else DEPTHS[1:]
-    return space_of(input_shape, classes, choices, strides)
+    made = space_of(input_shape, classes, choices, strides)
+    return replace(made, typical=tuple(map(made.canonical, typical(choices, stages))))
 
 
 def space_of(input_shape: Shape, classes: int, choices: dict[str, tuple[Any, ...]], strides: list[int]) -> SearchSpace:
@@ -150,6 +154,27 @@ def space_of(input_shape: Shape, classes: int, choices: dict[str, tuple[Any, ...
         describe=describe,
         distinct=count_distinct(choices, stages),
     )
+
+
+def typical(choices: dict[str, tuple[Any, ...]], stages: int) -> Iterator[Arch]:
+    """Networks at full resolution as a person would draw them, middling widths first; kernel 3 all over.
+
+    Plain residual ones (fused, without expansion), whose stages after the first are of the same rank of width as that
+    or of the next, and inverted residual ones (depthwise, the largest expansion) of one rank. One block in the first
+    stage, two or three in each other, to the last stage or to the one before.
+    """
+    ranks = sorted(range(len(choices["width1"])), key=lambda rank: abs(rank - 1.4))
+    kinds = (("fused", EXPANDS[0], 0), ("fused", EXPANDS[0], 1), ("depthwise", EXPANDS[-1], 0))
+    for rank, depth, last, (kind, expand, step) in product(ranks, (2, 3), (stages, stages - 1), kinds):
+        if rank + step == len(ranks):
+            continue
+        picks: dict[str, Any] = {"resolution": RESOLUTIONS[0], "stem": STEMS[min(rank, len(STEMS) - 1)]}
+        for stage in range(1, stages + 1):
+            blocks = 0 if stage > last else 1 if stage == 1 else depth
+            width = choices[f"width{stage}"][rank + step * (stage > 1)]
+            picks |= {f"kind{stage}": kind, f"kernel{stage}": KERNELS[0], f"expand{stage}": expand}
+            picks |= {f"width{stage}": width, f"depth{stage}": blocks}
+        yield tuple(choices[name].index(picks[name]) for name in choices)
 
 
 def count_distinct(choices: dict[str, tuple[Any, ...]], stages: int) -> int:

@@ -21,7 +21,8 @@ class Evolution:
     population: members kept; until there are so many, proposals are random. tournament: members drawn (without
     replacement) for each child; the best by rank within the population is the parent. A child is the parent with one
     decision changed; one that was proposed before is changed once more, up to `retries` times, so that a small space
-    is walked and not proposed again and again. start: the first proposals, instead of random ones.
+    is walked and not proposed again and again. start: the first proposals, instead of random ones; default: what the
+    space calls typical.
     Only feasible proposals with a score enter the population. Costs of the goal are not looked at: limits are kept by
     what enters.
 
@@ -40,7 +41,7 @@ class Evolution:
         population: int = 50,
         tournament: int = 10,
         retries: int = 10,
-        start: Iterable[Arch] = (),
+        start: Iterable[Arch] | None = None,
     ) -> None:
         if not 1 <= tournament <= population:
             raise UserError(f"evolution wants 1 <= tournament <= population, got {tournament} and {population}")
@@ -49,7 +50,7 @@ class Evolution:
         self.population, self.tournament, self.retries = population, tournament, retries
         self._rng = np.random.default_rng(seed)
         self._open = Open()
-        self._start = deque(start)
+        self._start = deque(space.typical if start is None else start)
         self._members: deque[tuple[Arch, dict[str, float]]] = deque(maxlen=population)
         self._ranks: np.ndarray | None = None  # of the members; None after a change
         self._seen: set[Arch] = set()

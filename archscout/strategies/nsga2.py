@@ -21,7 +21,8 @@ class NSGA2:
     objectives nearly nothing dominates anything and it comes close to random search. Costs one non-dominated sorting
     of the population per ask (some milliseconds for a hundred members), so ask for generations, not for one.
 
-    population: members kept. Proposals are random, or those of `start`, until so many outcomes were told. Then each
+    population: members kept. Proposals are those of `start` (default: what the space calls typical), then random, until
+    so many outcomes were told. Then each
     child has two parents won by tournaments of two (smaller violation, then better front, then more room on the front);
     with probability `crossover` each decision comes from either parent, else all from the first; each decision is
     redrawn with probability one over the number of decisions. A child that was proposed before is mutated, up to
@@ -40,7 +41,7 @@ class NSGA2:
         population: int = 50,
         crossover: float = 0.9,
         retries: int = 10,
-        start: Iterable[Arch] = (),
+        start: Iterable[Arch] | None = None,
     ) -> None:
         if population < 2:
             raise UserError(f"nsga2 wants a population of at least 2, got {population}")
@@ -51,7 +52,7 @@ class NSGA2:
         self.population, self.crossover, self.retries = population, crossover, retries
         self._rng = np.random.default_rng(seed)
         self._open = Open()
-        self._start = deque(start)
+        self._start = deque(space.typical if start is None else start)
         self._members: Any = None  # a pymoo Population: X architecture, F objectives (smaller is better), G violation
         self._told: list[tuple[Arch, list[float], float]] = []  # since the last ask
         self._places: list[int] = []  # of the members in a tournament; smaller wins
