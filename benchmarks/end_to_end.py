@@ -39,7 +39,7 @@ import sys
 import tempfile
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ import results_file
 import archscout
 from archscout.config import Config, cores
 from archscout.data import Data, load
-from archscout.devices.latency import measure_latency, measure_training
+from archscout.devices.latency import fastest_training, measure_latency, precisions
 from archscout.fit import evaluate, fit, recipe_for
 from archscout.pipeline import metric_of
 from archscout.verify import OVER, initialise, within_seconds
@@ -108,15 +108,19 @@ def pilot(task: Task, data: Data, arch: str, minutes: float) -> dict[str, Any]:
         return cell
     seconds, part = 60 * minutes * PILOT, data.part("train")
     metric = metric_of(Config(data="x", epochs=1.0), data)
-    rate = measure_training(model, data.shape, len(data.classes), batch=128, threads=cores(), seconds=1.0)
+    rate, threads, precision = fastest_training(
+        model, data.shape, len(data.classes), batch=128, seconds=1.0,
+        among=[(threads, one) for one in precisions() for threads in sorted({1, cores()})],
+    )  # fmt: skip
     epochs = min(1000 * seconds / (rate * len(part)), 150.0)
     if task.counts is not None:
         epochs, seconds = task.counts["epochs"], 1e9
     recipe = recipe_for(
         part, data.shape, len(data.classes), mirrors=bool(data.mirrors), balanced=metric != "accuracy", epochs=epochs
     )
+    recipe = replace(recipe, precision=precision)
     fitted = fit(
-        model, part, recipe=recipe, epochs=epochs, seed=0, mean=data.mean, std=data.std, threads=cores(),
+        model, part, recipe=recipe, epochs=epochs, seed=0, mean=data.mean, std=data.std, threads=threads,
         allow=within_seconds(seconds / OVER),
     )  # fmt: skip
     found = evaluate(model, data.part("validation"), mean=data.mean, std=data.std, threads=cores())
