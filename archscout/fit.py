@@ -495,7 +495,9 @@ def _loop(
                 priors = log_priors(part.labels[order.numpy()], logits.shape[1], weights).to(device)
             losses = training_losses(logits, targets, recipe, priors)
             if teacher is not None:
-                losses = teacher.losses(logits, teacher.answers(taught(images)), losses)
+                with mixed:
+                    said = teacher.answers(taught(images))
+                losses = teacher.losses(logits, said, losses)
             whole = losses
             if aside is not None:
                 whole = losses + recipe.auxiliary * training_losses(aside, targets, recipe, priors)
