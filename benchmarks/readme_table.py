@@ -153,7 +153,7 @@ def training_table() -> str:
         for arm in ("full/1", "dds/5")
     )
     gain = figures["gain_over_random_5x"]
-    price = figures["overhead_share"]["value"]
+    price, audited = figures["overhead_share"]["value"], figures["overhead_share_audited"]
     lines += [
         "",
         "Accuracy on the test part, %, all from the same weights; differences in points, paired by seed (95 %, "
@@ -161,8 +161,9 @@ def training_table() -> str:
         f"the images takes {sum(dds) / len(dds):.0f} s of a core instead of {sum(full) / len(full):.0f}, and in a "
         "training this short every image less costs accuracy. Which ones hardly matters: from the best control that "
         f"knows nothing of hardness ({gain['control']}) dds differs by {gain['value']:+.2f} ({gain['low']:+.2f} to "
-        f"{gain['high']:+.2f}) points at a fifth. Choosing costs {price:.2f} % of the seconds it saves. Re-run: "
-        f"`{found['command']}`.",
+        f"{gain['high']:+.2f}) points at a fifth. Choosing costs {price:.2f} % of the seconds it saves, with the "
+        f"audits of the main job {audited['value']:.1f} % ({audited['low']:.1f} to {audited['high']:.1f}, "
+        f"n = {audited['n']}). Re-run: `{found['command']}`.",
     ]
     return "\n".join(lines)
 
