@@ -22,11 +22,11 @@ class NSGA2:
     of the population per ask (some milliseconds for a hundred members), so ask for generations, not for one.
 
     population: members kept. Proposals are those of `start` (default: what the space calls typical), then random, until
-    so many outcomes were told. Then each child has two parents won by tournaments of two (smaller violation, then better
-    front, then more room on the front); with probability `crossover` each decision comes from either parent, else all
-    from the first; each decision is redrawn with probability one over the number of decisions. A child that was proposed
-    before is mutated, up to `retries` times. Infeasible members stand behind all feasible ones, by violation. Failed
-    proposals are dropped.
+    so many outcomes were told. Then each child has two parents won by tournaments of two (smaller violation, then
+    better front, then more room on the front); with probability `crossover` each decision comes from either parent,
+    else all from the first; each decision is redrawn with probability one over the number of decisions. A child
+    that was proposed before is mutated, up to `retries` times. Infeasible members stand behind all feasible ones,
+    by violation. Failed proposals are dropped.
 
     Sorting, crowding distance and survival are pymoo's. Source: Deb, Pratap, Agarwal and Meyarivan 2002, "A fast and
     elitist multiobjective genetic algorithm: NSGA-II", doi 10.1109/4235.996017.
