@@ -13,9 +13,10 @@ STAGES = ("score", "verify", "train")
 SHARES = {"score": 0.05, "verify": 0.15, "train": 0.80}  # of the time left after start-up and before the audit
 LEAST_TRAIN = 0.30  # of that time for the full training, however little data there are
 SUPERNET = {"score": 0.40, "verify": 0.08, "train": 0.52}  # the same where a supernet is trained instead of scoring
-#: images that a full training of so many seconds should see, and by their square root more or less in other times, so
-#: that a longer one is of more images and of a larger network alike (decision 002)
-IMAGES, IMAGES_SECONDS = 300_000, 200.0
+#: images that a full training of so many seconds should see of so many images; by the square root of the seconds more
+#: or less in other times, so that a longer one is of more images and of a larger network alike, and by the cubic root
+#: of the images where there are fewer, which are seen more often but not in equal number (decision 002)
+IMAGES, IMAGES_SECONDS, IMAGES_OF = 300_000, 200.0, 50_000
 LEAST_VERIFIED = 9_000  # images that a training of the first verification round should see
 LEAST_PASSES = 8.0  # or as many epochs, where those are fewer images
 FINALISTS = (48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
@@ -96,19 +97,27 @@ def plan_counts(config: Config) -> Plan:
 
 
 def most_epochs(images: int) -> float:
-    """Epochs beyond which training longer is not worth the time for this many images."""
-    return min(max(4_000_000 / images, 30.0), 150.0)
+    """Epochs beyond which training longer is not worth the time for this many images (decision 011)."""
+    return min(max(4_000_000 / images, 30.0), 500.0)
+
+
+def first_epochs(images: int) -> float:
+    """Epochs of the full training that come before more verification; the others up to `most_epochs` come behind.
+
+    Also the most that all rounds of verification are of.
+    """
+    return min(most_epochs(images), 150.0)
 
 
 def wanted_epochs(seconds: float, images: int) -> float:
     """Epochs of so many images that a full training of so many seconds should have, from 6 to `most_epochs` or 100."""
-    seen = IMAGES * math.sqrt(seconds / IMAGES_SECONDS)
+    seen = IMAGES * math.sqrt(seconds / IMAGES_SECONDS) * (images / IMAGES_OF) ** (1 / 3)
     return min(max(seen / images, 6.0), most_epochs(images), 100.0)
 
 
 def audit_seconds(images: int, training_ms: float, budget: float) -> float:
     """Seconds to keep for export, measurement, audit and report at the end of a run."""
-    return min(8.0 + 0.015 * budget + images * training_ms / 3000.0, 0.2 * budget)
+    return min(6.5 + 0.01 * budget + images * training_ms / 3000.0, 0.2 * budget)
 
 
 def baseline_limit(plan: Plan, budget: float | None) -> float | None:
@@ -168,13 +177,13 @@ def shares_of(config: Config, usable: float, training_ms: float, final: int) -> 
     if config.split is not None:
         whole = sum(config.split)
         return {stage: part / whole for stage, part in zip(STAGES, config.split, strict=True)}, "as set"
-    needed = 1.5e-3 * most_epochs(final) * final * training_ms / usable
+    needed = 1.5e-3 * first_epochs(final) * final * training_ms / usable
     train = min(SHARES["train"], max(needed, LEAST_TRAIN))
     spare = SHARES["train"] - train
     if spare < 0.01:
         return SHARES, "all that the full training can get, it can use"
     shares = {"score": SHARES["score"] + 0.1 * spare, "verify": SHARES["verify"] + 0.9 * spare, "train": train}
-    return shares, f"{most_epochs(final):.0f} epochs of {final} images need no more; the rest goes to verification"
+    return shares, f"after {first_epochs(final):.0f} epochs of {final} images verification is worth more; the rest goes there"
 
 
 def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: int, supernet: bool = False) -> Plan:
@@ -223,7 +232,7 @@ def with_verification(plan: Plan, config: Config, pace: float, *, train: int) ->
     """The plan with as many finalists and epochs as its seconds of verification afford.
 
     pace: training milliseconds per image of the slower ones among the finalists. train: images in train. All rounds
-    together are of at most `most_epochs`, and not of less than an image.
+    together are of at most `first_epochs`, and not of less than an image.
     """
     seconds = plan.seconds["verify"]
     images = 1000.0 * TRAINING * seconds / pace
@@ -231,5 +240,5 @@ def with_verification(plan: Plan, config: Config, pace: float, *, train: int) ->
     count = halvings(finalists)
     entrants = [max(1, finalists // 2**r) + CONTROLS for r in range(count)]
     rounds = [images / count / many / train for many in entrants]
-    most = min(1.0, most_epochs(train) / sum(rounds))
+    most = min(1.0, first_epochs(train) / sum(rounds))
     return replace(plan, finalists=finalists, rounds=tuple(max(epochs * most, 1.0 / train) for epochs in rounds))

@@ -20,7 +20,7 @@ tail of 100:1; `--images` adds folders of images, a sub-folder per class. For ea
 
 Beside each D stand the minutes, epochs and measured latency of both arms. An arm that took over SLACK of its time in
 any run, or whose network is over the limit on latency, is flagged; archscout is not ahead where it is flagged itself.
-All stop at plan.most_epochs, so that on small data none uses its time.
+All stop at plan.most_epochs, so that on few images none may use all of its time.
 
 A cell is a data set, a budget, an arm and a seed; cells that the results hold are skipped. Nothing else should run
 beside. The test part is opened by the audit at the end of each run, and once more here for the answers per image of the
@@ -57,6 +57,7 @@ from archscout.data import Data, load
 from archscout.devices.latency import fastest_training, measure_latency, precisions
 from archscout.fit import evaluate, fit, recipe_for
 from archscout.pipeline import metric_of
+from archscout.plan import most_epochs
 from archscout.verify import OVER, initialise, within_seconds
 
 HERE = Path(__file__).resolve().parent
@@ -112,7 +113,7 @@ def pilot(task: Task, data: Data, arch: str, minutes: float) -> dict[str, Any]:
         model, data.shape, len(data.classes), batch=128, seconds=1.0,
         among=[(threads, one) for one in precisions() for threads in sorted({1, cores()})],
     )  # fmt: skip
-    epochs = min(1000 * seconds / (rate * len(part)), 150.0)
+    epochs = min(1000 * seconds / (rate * len(part)), most_epochs(len(part)))
     if task.counts is not None:
         epochs, seconds = task.counts["epochs"], 1e9
     recipe = recipe_for(

@@ -102,13 +102,15 @@ def test_recipe_is_plain_values():
 
 
 def test_recipe_takes_smaller_batches_for_fewer_images():
-    def of(n: int) -> int:
+    def of(n: int, epochs: float = 3.0) -> int:
         part = type("Sized", (), {"labels": np.zeros(n), "__len__": lambda self: n})()
-        return recipe_for(part, (3, 32, 32), 10, mirrors=False, balanced=False, epochs=3).batch_size
+        return recipe_for(part, (3, 32, 32), 10, mirrors=False, balanced=False, epochs=epochs).batch_size
 
     sizes = [of(n) for n in (40, 1000, 10_000, 100_000)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
+    assert of(1_500, epochs=150.0) == 16  # however long
+    assert of(12_000, epochs=150.0) == 128
 
 
 def test_recipe_moves_images_only_where_they_are_seen_often():
@@ -116,6 +118,7 @@ def test_recipe_moves_images_only_where_they_are_seen_often():
         return recipe_for(Pictures(), (2, side, side), 3, mirrors=False, balanced=False, epochs=epochs).shift
 
     assert [of(epochs) for epochs in (0.3, 10, 100)] == [0, 2, 4]
+    assert [of(100, side=side) for side in (16, 64, 224)] == [2, 4, 14]
     assert of(100, side=4) == 0
 
 

@@ -11,6 +11,7 @@ from archscout.plan import (
     FINALISTS,
     Plan,
     Rates,
+    first_epochs,
     halvings,
     most_epochs,
     plan_budget,
@@ -54,7 +55,7 @@ def test_verification_is_planned_again_at_another_pace(pace: float, images: int)
     train = int(0.6 * images)
     plan = with_verification(planned(1200.0, images), config, pace, train=train)
     used = seconds_of(plan, train * pace / 1000)
-    full = sum(plan.rounds) == pytest.approx(most_epochs(train))
+    full = sum(plan.rounds) == pytest.approx(first_epochs(train))
     assert used <= 0.76 * plan.seconds["verify"]
     assert full or used == pytest.approx(0.75 * plan.seconds["verify"])
     assert len(plan.rounds) == halvings(plan.finalists)
@@ -73,7 +74,7 @@ def test_the_planned_work_fits_the_budget(budget: float, images: int) -> None:
     training = plan.epochs * 0.8 * images * limit / 1000
     assert scoring <= 1.05 * plan.seconds["score"] + 16 * RATES.score_seconds
     assert verifying <= 1.01 * plan.seconds["verify"] + 1
-    if sum(plan.rounds) < 0.99 * most_epochs(int(0.6 * images)):
+    if sum(plan.rounds) < 0.99 * first_epochs(int(0.6 * images)):
         assert verifying > 0.7 * plan.seconds["verify"]
     assert training <= 1.01 * plan.seconds["train"]
     assert sum(plan.seconds.values()) <= budget
@@ -86,9 +87,24 @@ def test_longer_trainings_are_of_more_images_and_larger_networks_alike() -> None
     times = long.seconds["train"] / short.seconds["train"]
     assert long.epochs / short.epochs == pytest.approx(times**0.5)
     assert long.training_limit / short.training_limit == pytest.approx(times**0.5)
-    assert wanted_epochs(200.0, 30_000) == pytest.approx(10.0)
+    assert wanted_epochs(200.0, 25_000) == pytest.approx(12.0 / 2 ** (1 / 3))
     assert wanted_epochs(200.0, 10**7) == 6.0
     assert wanted_epochs(10**6, 60_000) == most_epochs(60_000)
+
+
+def test_few_images_are_seen_more_often_but_fewer_in_all() -> None:
+    for seconds in (25.0, 200.0):
+        passes = [wanted_epochs(seconds, images) for images in (1_000, 5_000, 50_000)]
+        assert passes == sorted(passes, reverse=True)
+        seen = [epochs * images for epochs, images in zip(passes, (1_000, 5_000, 50_000), strict=True)]
+        assert seen == sorted(seen)
+    assert 20 < wanted_epochs(25.0, 1_100) < 40  # a minute's run on a thousand images, most of it start and search
+
+
+def test_a_minute_leaves_most_of_it_to_the_search_and_the_training() -> None:
+    plan = planned(60.0, 1_300)
+    assert plan.seconds["audit"] < 0.14 * 60.0
+    assert plan.training_limit > RATES.training_ms[0]
 
 
 @pytest.mark.parametrize(("finalists", "rounds"), [(1, 1), (2, 1), (4, 1), (6, 2), (8, 2), (16, 3), (48, 5)])
