@@ -149,10 +149,10 @@ def recipe_for(
     balanced: whether balanced accuracy is the metric. epochs: how long the training will be; default: about 10.
 
     Batches are 16 to 128 images: as large as leaves 1,500 steps, which small data need to learn at all, and at most a
-    hundredth of the images, since a network that sees few images often does better by the noise of small batches. Images
-    are moved only where each is seen often enough: not at all below 6 epochs, by a sixteenth of the side below 30, then
-    by an eighth up to 4 pixels, since a defect at the border is lost in a longer move. Labels are smoothed by 0.1, but
-    not under `balanced`, where an even share would outweigh the rarest classes. Decision 011 has the trials.
+    hundredth of the images, since a network that sees few images often does better by the noise of small batches.
+    Images are moved only where each is seen often enough: not at all below 6 epochs, by a sixteenth of the side below
+    30, then by an eighth up to 4 pixels, since a defect at the border is lost in a longer move. Labels are smoothed by
+    0.1, but not under `balanced`, where an even share would outweigh the rarest classes. Decision 011 has the trials.
     """
     epochs = epochs or 10.0
     side = min(shape[1], shape[2])

@@ -17,8 +17,9 @@ SUPERNET = {"score": 0.40, "verify": 0.08, "train": 0.52}  # the same where a su
 #: or less in other times, so that a longer one is of more images and of a larger network alike, and by the cubic root
 #: of the images where there are fewer, which are seen more often but not in equal number (decision 002)
 IMAGES, IMAGES_SECONDS, IMAGES_OF = 300_000, 200.0, 50_000
+KNOWN = 40.0  # epochs after which more time means more epochs, and no larger network
 LEAST_VERIFIED = 9_000  # images that a training of the first verification round should see
-LEAST_PASSES = 8.0  # or as many epochs, where those are fewer images
+LEAST_PASSES = 30.0  # or as many epochs, where those are fewer images
 FINALISTS = (48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
 CONTROLS = 3
@@ -110,9 +111,13 @@ def first_epochs(images: int) -> float:
 
 
 def wanted_epochs(seconds: float, images: int) -> float:
-    """Epochs of so many images that a full training of so many seconds should have, from 6 to `most_epochs` or 100."""
+    """Epochs of so many images that a full training of so many seconds should have, from 6 to `most_epochs`.
+
+    Beyond KNOWN of them, more time is for more of them alone: few images are not better learned by a larger network.
+    """
     seen = IMAGES * math.sqrt(seconds / IMAGES_SECONDS) * (images / IMAGES_OF) ** (1 / 3)
-    return min(max(seen / images, 6.0), most_epochs(images), 100.0)
+    epochs = max(seen / images, 6.0)
+    return min(epochs * max(1.0, epochs / KNOWN), most_epochs(images))
 
 
 def audit_seconds(images: int, training_ms: float, budget: float) -> float:
@@ -183,7 +188,8 @@ def shares_of(config: Config, usable: float, training_ms: float, final: int) -> 
     if spare < 0.01:
         return SHARES, "all that the full training can get, it can use"
     shares = {"score": SHARES["score"] + 0.1 * spare, "verify": SHARES["verify"] + 0.9 * spare, "train": train}
-    return shares, f"after {first_epochs(final):.0f} epochs of {final} images verification is worth more; the rest goes there"
+    first = f"{first_epochs(final):.0f} epochs of {final} images"
+    return shares, f"after {first} verification is worth more; the rest goes there"
 
 
 def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: int, supernet: bool = False) -> Plan:

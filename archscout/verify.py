@@ -271,7 +271,10 @@ def patience(planned: float | None, predicted: float, patient: float) -> float |
 
 
 def slowness(entrant: Entrant, plan: Plan) -> float:
-    """How much longer than the plan allows an entrant needs per image, at most 4; 1 for all but known networks."""
+    """How much longer than the plan allows an entrant needs per image, at most 4; 1 for all but known networks.
+
+    By so much shorter its full training would be than that of any other, and so are those of verification.
+    """
     if plan.training_limit is None:
         return 1.0
     return min(max(1.0, entrant.costs.get("training", 0.0) / plan.training_limit), 4.0)
@@ -297,9 +300,9 @@ def verify(
 ) -> list[dict[str, Any]]:
     """Successive halving over finalists, in rounds; controls train beside them, and what is surely beaten stops early.
 
-    Under a budget a training that would take OVER times its share of the round is shortened; `parallel` is how many run
-    at once. One that hangs is given up after `patient` seconds and many times what it should take (`images`: those of
-    an epoch).
+    Under a budget a training that would take OVER times its share of the round is shortened, and what needs longer per
+    image than the plan allows trains for fewer epochs, see slowness; `parallel` is how many run at once. One that hangs
+    is given up after `patient` seconds and many times what it should take (`images`: those of an epoch).
 
     precision:   what each entrant trains in; default: what the recipe says.
     waves:       more finalists that train in the first round when the entrants have, so many at a time.
@@ -346,8 +349,8 @@ def verify(
             jobs.append(
                 (name, stored, {
                     "space": entrant.space.name, "arch": entrant.arch,
-                    "recipe": own, "seed": seed, "round": number, "epochs": epochs,
-                    "seconds": job_seconds and job_seconds * slowness(entrant, plan),
+                    "recipe": own, "seed": seed, "round": number, "epochs": epochs / slowness(entrant, plan),
+                    "seconds": job_seconds,
                     "state": before.read_bytes() if number else None, "answers": answers,
                     "ask": number + 1 < len(plan.rounds),
                 })

@@ -32,6 +32,7 @@ from archscout.verify import (
     interval_of,
     places_at_most,
     said_before,
+    verify,
     warmup_of,
     warn_of_selector,
     within_seconds,
@@ -208,6 +209,17 @@ def test_both_of_two_finalists_train_in_the_second_round_and_nobody_is_asked_in_
         assert all(r["eliminated_after"] is None for r in found.values())
         assert len(list(run.checkpoints.glob("*-0.npy"))) == 3
         assert not list(run.checkpoints.glob("*-1.npy"))
+
+
+def test_a_network_too_slow_for_the_plan_trains_for_fewer_epochs(tmp_path: Path) -> None:
+    """As it would in the full training, where all have the same seconds."""
+    plan = Plan(10, 2, 8.0, (2.0,), 1.5, {"verify": 60.0})
+    entrants = [entrant(0, training=0.5), entrant(1, training=1.5), entrant(2, "baseline", training=3.0)]
+    entrants.append(entrant(3, "baseline", training=90.0))
+    pool = Scripted(lambda n: 0.5)
+    with Run.create(tmp_path / "run", "") as run:
+        verify(run, entrants, plan, pool, recipe=Recipe(), seed=0)
+    assert pool.jobs == [(0, 0, 2.0), (0, 1, 2.0), (0, 2, 1.0), (0, 3, 0.5)]
 
 
 def test_a_network_alone_has_nothing_to_compare_with(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
