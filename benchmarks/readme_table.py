@@ -166,7 +166,7 @@ def training_table() -> str:
         f"knows nothing of hardness ({gain['control']}) dds differs by {gain['value']:+.2f} ({gain['low']:+.2f} to "
         f"{gain['high']:+.2f}) points at a fifth. On the long tail and the tiles random has as many of each class as "
         f"dds; over random images of the natural mix dds gains {natural} points there, which is what the balance is "
-        "worth. Choosing costs {price:.2f} % of the seconds it saves, with the "
+        f"worth. Choosing costs {price:.2f} % of the seconds it saves, with the "
         f"audits of the main job {audited['value']:.1f} % ({audited['low']:.1f} to {audited['high']:.1f}, "
         f"n = {audited['n']}). Re-run: `{found['command']}`.",
     ]
