@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from archscout.errors import DiskFull, UserError
 from archscout.files import FULL, refuse_exits, write_whole
+from archscout.naming import word
 
 logger = logging.getLogger("archscout")
 
@@ -290,3 +291,31 @@ def _mendable(error: OSError, folder: Path) -> UserError:
 
 def _full(folder: Path) -> DiskFull:
     return DiskFull(f"disk full: free space, then archscout resume {folder}")
+
+
+def free_folder(data: str, kind: str) -> Path:
+    """The first unused runs/DATA-KIND-N."""
+    stem = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(data.replace(":", "-")).stem) or "data"
+    kind = "".join(c if c.isalnum() or c in "-_" else "-" for c in word(kind))
+    number = 1
+    while (folder := Path("runs") / f"{stem}-{kind}-{number}").exists():
+        number += 1
+    return folder
+
+
+def versions() -> dict[str, Any]:
+    """What the run was made with: program, libraries, machine, date."""
+    import platform
+    from importlib.metadata import version
+
+    import numpy as np
+    import torch  # here, since a run is read without it
+
+    return {
+        "archscout": version("archscout"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

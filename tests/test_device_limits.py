@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import archscout
-from archscout import pipeline
+from archscout import full_training, pipeline, shortlist
 from archscout.cli import main
 from archscout.config import Config
 from archscout.costs.trace import Trace
@@ -26,7 +26,7 @@ from archscout.differentiable.darts import darts
 from archscout.differentiable.stage import CHEAPER, linear_costs
 from archscout.errors import UserError
 from archscout.facts import facts_of
-from archscout.pipeline import wanted_costs
+from archscout.methods import wanted_costs
 from archscout.propose import Costing
 from archscout.space import SearchSpace
 from archscout.spaces.nasbench201 import nasbench201
@@ -50,7 +50,7 @@ def images(count: int = 160) -> tuple[np.ndarray, np.ndarray]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shelf without devices; and peaks of memory, each read in a process of its own, are left out."""
     monkeypatch.setenv("ARCHSCOUT_CONFIG", str(tmp_path / "config"))
-    monkeypatch.setattr(pipeline, "measure_memory", lambda model, shape: None)
+    monkeypatch.setattr(full_training, "measure_memory", lambda model, shape: None)
 
 
 def law(seen: Trace) -> float:
@@ -105,13 +105,19 @@ def timed(cost: str, *values: tuple[float, float]) -> Stopwatch:
 # --- this machine: the door ---
 
 
+def measured_by(monkeypatch: pytest.MonkeyPatch, facts: Any) -> None:
+    """Lets a stopwatch measure networks, at the door and after the full training."""
+    for module in (shortlist, full_training):
+        monkeypatch.setattr(module, "energy_facts", facts)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cost", ["latency", "energy"])
 def test_what_measures_above_the_limit_does_not_enter(
     cost: str, lawful: None, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of three networks one measures above the limit, one reaches above it with its interval, and one is within."""
-    monkeypatch.setattr(pipeline, "energy_facts", timed(cost, (60.0, 61.0), (49.0, 52.0), (40.0, 41.0)))
+    measured_by(monkeypatch, timed(cost, (60.0, 61.0), (49.0, 52.0), (40.0, 41.0)))
     result = archscout.search(
         str(npz), limits={cost: LIMIT}, candidates=24, finalists=2, epochs=0.5, out=tmp_path / "run", **FEW
     )
@@ -132,7 +138,7 @@ def test_what_measures_above_the_limit_does_not_enter(
 def test_where_all_measure_above_the_limit_the_nearest_is_named(
     cost: str, lawful: None, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "energy_facts", timed(cost, (70.0, 71.0), (60.0, 62.0), (80.0, 80.0)))
+    measured_by(monkeypatch, timed(cost, (70.0, 71.0), (60.0, 62.0), (80.0, 80.0)))
     unit = {"latency": "ms", "energy": "mJ"}[cost]
     words = f"the best .* all measure above the limit {cost}=50 {unit} .least at the safe end: {cost} 62 {unit}."
     with pytest.raises(UserError, match=words):
@@ -189,7 +195,7 @@ def test_a_supernet_gives_cheaper_networks_until_one_is_admitted(
     def rule(number: int) -> tuple[float, float, float]:
         return (60.0, 61.0, 1.0) if number < refused else (40.0, 41.0, 1.0)
 
-    monkeypatch.setattr(pipeline, "energy_facts", Stopwatch(rule))
+    measured_by(monkeypatch, Stopwatch(rule))
     result = supernet_search(tmp_path / "run", limits={"latency": LIMIT}, finalists=8)
     space, found = tiny((3, 8, 8), 2), result.events["supernet"]
     tried = result.events["supernet-tried"] if refused else [found["arch"]]
@@ -207,7 +213,7 @@ def test_a_supernet_gives_cheaper_networks_until_one_is_admitted(
     lines = stopped.read_text().splitlines()
     place = next(i for i, line in enumerate(lines) if '"event":"supernet"' in line)
     stopped.write_text("\n".join(lines[: place + 1]) + "\n")  # as if it was killed when the supernet was trained
-    monkeypatch.setattr(pipeline, "energy_facts", Stopwatch(rule))
+    measured_by(monkeypatch, Stopwatch(rule))
     again = archscout.resume(tmp_path / "run", data=images(), space=tiny)
     assert again.events.get("supernet-tried", [found["arch"]]) == tried
 
@@ -215,7 +221,7 @@ def test_a_supernet_gives_cheaper_networks_until_one_is_admitted(
 def test_a_supernet_of_which_nothing_is_admitted(
     lawful: None, wanting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "energy_facts", timed("energy", (70.0, 71.0)))
+    measured_by(monkeypatch, timed("energy", (70.0, 71.0)))
     with pytest.raises(UserError, match="the best 4 candidates all measure above the limit energy=50 mJ, power=3 W"):
         supernet_search(tmp_path / "run", limits={"energy": LIMIT, "power": "3W"}, finalists=1)
 
@@ -289,7 +295,7 @@ def search_for_phone(out: Path, shelf: Path, **settings: Any) -> archscout.Resul
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARCHSCOUT_CONFIG", str(shelf))
         patch.setattr(pipeline, "measure_profile", lambda space, **options: board(space))
-        patch.setattr(pipeline, "measure_memory", lambda model, shape: None)
+        patch.setattr(full_training, "measure_memory", lambda model, shape: None)
         limit = middling(tiny((1, 8, 8), 10))
         return archscout.search(
             "digits", space=tiny, limits={"latency": limit}, device_profile="phone", candidates=16, finalists=1,
@@ -394,7 +400,7 @@ def test_limits_stop_no_training_of_a_given_network(
 def test_limits_on_this_machine_are_measured_when_a_given_network_is_trained(
     limit: str, verdict: str, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "energy_facts", timed("latency", (40.0, 41.0)))
+    measured_by(monkeypatch, timed("latency", (40.0, 41.0)))
     result = archscout.train(
         str(npz), space="plain", arch="resnet8-w8", limits={"latency": limit}, epochs=0.2, train_threads=1,
         out=tmp_path / "run",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import archscout
-from archscout import pipeline
+from archscout import full_training
 from archscout.data import load
 from archscout.deploy import save_weights
 from archscout.distill import Teacher, distance, resnet_cifar
@@ -109,13 +109,13 @@ def test_a_run_teaches_another(images, tmp_path, monkeypatch) -> None:
     given = {"space": "plain", "epochs": 1.0, "train_threads": 1}
     first = archscout.train(images, arch="resnet8-w16", out=tmp_path / "teacher", **given)
     heard = []
-    real = pipeline.fit
+    real = full_training.fit
 
     def listening(model, part, *, teacher=None, **options):
         heard.append(teacher)
         return real(model, part, teacher=teacher, **options)
 
-    monkeypatch.setattr(pipeline, "fit", listening)
+    monkeypatch.setattr(full_training, "fit", listening)
     taught = archscout.train(images, arch="resnet8-w8", teacher=tmp_path / "teacher", out=tmp_path / "taught", **given)
     assert (heard[0].share, heard[0].temperature) == (0.9, 4.0)
     assert heard[0].mean == first.about["mean"]

@@ -16,7 +16,7 @@ from mine import Sweep
 from test_pipeline import COUNTS, essence
 
 import archscout
-from archscout import pipeline
+from archscout import full_training
 from archscout.errors import Stopped, UserError
 from archscout.execute import Limit, Outcome, Overdue, executor
 from archscout.fit import Recipe
@@ -210,9 +210,9 @@ def test_a_control_that_cannot_be_measured_stays_out(
 ) -> None:
     """Controls are measured in the main process, which no pool protects."""
     from archscout.config import make_config
-    from archscout.pipeline import Door
     from archscout.propose import Costing
     from archscout.run import Run
+    from archscout.shortlist import Door
 
     monkeypatch.setattr(faulty.multiprocessing, "parent_process", lambda: 1)  # as if it was a worker
     space = faulty.faulty((1, 8, 8), 10)
@@ -278,7 +278,7 @@ def test_too_little_memory_for_the_full_training_keeps_the_run(
     def short(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(pipeline, "fit", short)
+    monkeypatch.setattr(full_training, "fit", short)
     out = tmp_path / "run"
     with pytest.raises(Stopped, match=f"more memory than there is.*archscout resume {out}"):
         archscout.train(str(npz), space="plain", arch="resnet8-w8", epochs=0.2, train_threads=1, out=out)
@@ -288,7 +288,7 @@ def test_too_little_memory_for_the_full_training_keeps_the_run(
     def other(*_: Any, **__: Any) -> None:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(pipeline, "fit", other)
+    monkeypatch.setattr(full_training, "fit", other)
     with pytest.raises(RuntimeError, match="something else"):
         archscout.train(str(npz), space="plain", arch="resnet8-w8", epochs=0.2, train_threads=1, out=tmp_path / "b")
 
@@ -405,19 +405,19 @@ def test_time_after_the_last_event_counts_and_a_stage_gets_its_time_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full training logs nothing until its end; a run that is killed in it must not be given those minutes again."""
-    from archscout import pipeline
+    from archscout import clock as clocks
     from archscout.run import Run
 
     moment = [1000.0]
-    monkeypatch.setattr(pipeline.time, "monotonic", lambda: moment[0])
+    monkeypatch.setattr(clocks.time, "monotonic", lambda: moment[0])
     with Run.create(tmp_path / "run", 'data = "digits"\n') as run:
-        clock = pipeline.Clock(run, 600.0)
+        clock = clocks.Clock(run, 600.0)
         assert clock.begun("verify") == pytest.approx(0.0, abs=1.0)
         moment[0] += 100.0
         assert clock.spent() == pytest.approx(100.0)
     with Run.open(tmp_path / "run") as run:  # killed here; the gap does not count
         moment[0] += 5000.0
-        clock = pipeline.Clock(run, 600.0)
+        clock = clocks.Clock(run, 600.0)
         assert clock.spent() == pytest.approx(100.0, abs=1.0)
         assert clock.begun("verify") == pytest.approx(0.0, abs=1.0)
         assert clock.begun("train") == pytest.approx(100.0, abs=1.0)

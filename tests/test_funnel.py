@@ -12,11 +12,12 @@ from torch import nn
 from archscout.config import Config
 from archscout.execute import Outcome
 from archscout.fit import Recipe
-from archscout.pipeline import Door, Methods, pulled, various
+from archscout.methods import Methods
 from archscout.plan import Plan
 from archscout.propose import Costing, trial_key
 from archscout.proxies import PROXIES
 from archscout.run import Run
+from archscout.shortlist import Door, pulled, various
 from archscout.space import SearchSpace
 from archscout.verify import Entrant, choose, verify
 

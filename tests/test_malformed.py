@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from archscout.config import Config, make_config
 from archscout.data import load
 from archscout.errors import UserError
-from archscout.pipeline import name_methods
+from archscout.methods import name_methods
 from archscout.spaces import SPACES
 from archscout.trust import code_in
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 import archscout
+from archscout.clock import Deadline
 from archscout.errors import UserError
-from archscout.pipeline import Deadline
 
 pytestmark = pytest.mark.usefixtures("quick_profile")
 

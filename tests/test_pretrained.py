@@ -15,10 +15,10 @@ from archscout.config import Config
 from archscout.data import load
 from archscout.errors import UserError
 from archscout.fit import Recipe, evaluate
-from archscout.pipeline import choose_teacher
 from archscout.pretrained import MEAN, NAMES, STD, fine_tuning, head_of, parse_files, pretrained
 from archscout.propose import Costing
 from archscout.space import portable
+from archscout.teachers import choose_teacher
 
 pytestmark = pytest.mark.usefixtures("quick_profile")
 

@@ -12,10 +12,9 @@ import pytest
 import torch
 
 import archscout
-from archscout import pipeline
 from archscout.config import make_config
 from archscout.data import load
-from archscout.differentiable import stage
+from archscout.differentiable import DIFFERENTIABLE, stage
 from archscout.differentiable.bilevel import Settings
 from archscout.differentiable.choice import relax
 from archscout.differentiable.darts import darts
@@ -35,7 +34,7 @@ from archscout.differentiable.stage import (
 )
 from archscout.differentiable.tas import tas
 from archscout.errors import UserError
-from archscout.pipeline import name_methods
+from archscout.methods import fits, name_methods
 from archscout.propose import Costing
 from archscout.spaces import SPACES
 from archscout.spaces.nasbench201 import POOL, SKIP, nasbench201
@@ -292,10 +291,10 @@ def test_a_search_on_two_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_is_asked_of_a_supernet_is_checked_at_once(strategy: str, given: Any, told: str | None) -> None:
     text, methods = name_methods("digits", {"strategy": strategy, "supernet": given})
     if told is None:
-        pipeline.fits(make_config(text), methods)
+        fits(make_config(text), methods)
         return
     with pytest.raises(UserError, match=re.escape(told)):
-        pipeline.fits(make_config(text), methods)
+        fits(make_config(text), methods)
 
 
 def test_a_supernet_is_trained_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,9 +305,10 @@ def test_a_supernet_is_trained_as_asked(tmp_path: Path, monkeypatch: pytest.Monk
         heard.update(options)
         return darts(*args, **options)
 
-    monkeypatch.setitem(pipeline.DIFFERENTIABLE, "listening", listening)
+    monkeypatch.setitem(DIFFERENTIABLE, "listening", listening)
     monkeypatch.setattr(stage, "word", lambda method: "darts")
-    monkeypatch.setattr(pipeline, "word", lambda method: "darts")
+    for module in ("methods", "pipeline"):
+        monkeypatch.setattr(f"archscout.{module}.word", lambda method: "darts")
     archscout.search(
         images(), space=tiny, strategy="listening", supernet=["beta=0.5", "epochs=1", "decide=perturbation", "order=2"],
         finalists=1, epochs=0.5, out=tmp_path / "run", workers=0,

@@ -24,9 +24,10 @@ from archscout.config import cores
 from archscout.data import Data, Part, load
 from archscout.errors import UserError
 from archscout.fit import Evaluation, Fit, evaluate, fit, recipe_for
+from archscout.methods import address, make_space, where
 from archscout.naming import find, require_settings
-from archscout.pipeline import address, free_folder, make_space, versions, where
 from archscout.progress import progress
+from archscout.run import free_folder, versions
 from archscout.selection import SELECTORS
 from archscout.selection.dds import DOUBT, PATIENCE, Dds, hard_scores, suspects
 from archscout.selection.drift import GROUPS, audit_selection, by_class_and_cluster
