@@ -19,6 +19,18 @@ from typing import Any
 
 import numpy as np
 
+from archscout.asked import (
+    Methods,
+    address,
+    fits,
+    make_space,
+    name_methods,
+    other_device,
+    prove,
+    reachable,
+    started,
+    wanted_costs,
+)
 from archscout.batches import draw
 from archscout.by_accuracy import search_by_accuracy
 from archscout.clock import Clock
@@ -31,18 +43,6 @@ from archscout.differentiable.choice import require_supernet
 from archscout.errors import Stopped, UserError
 from archscout.execute import executor
 from archscout.full_training import entrant_precision, recipe_of, train_winner
-from archscout.methods import (
-    Methods,
-    address,
-    fits,
-    make_space,
-    name_methods,
-    other_device,
-    prove,
-    reachable,
-    started,
-    wanted_costs,
-)
 from archscout.naming import find, word
 from archscout.plan import Plan, baseline_limit, plan_counts, waves
 from archscout.planning import make_plan, plan_again, plan_jobs, some_of

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from archscout.asked import Methods
 from archscout.config import Config
 from archscout.costs.limits import format_cost
 from archscout.data import Data
@@ -18,7 +19,6 @@ from archscout.devices.measure import energy_facts, safe_end
 from archscout.devices.profile import Profile
 from archscout.errors import UserError
 from archscout.execute import Limit, Overdue
-from archscout.methods import Methods
 from archscout.predictor import predict_pool
 from archscout.pretrained import pretrained
 from archscout.propose import Costing, trial_key, within_limits

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from archscout.asked import Methods
 from archscout.config import Config
 from archscout.data import Data
 from archscout.deploy import load_weights
@@ -13,7 +14,6 @@ from archscout.distill import Teacher
 from archscout.errors import UserError
 from archscout.fit import Recipe
 from archscout.full_training import best_rate
-from archscout.methods import Methods
 from archscout.result import Result
 from archscout.run import Run
 from archscout.shortlist import known_space

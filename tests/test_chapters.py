@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from archscout import chapters, page
+from archscout import page
+from archscout.page import supernet
 
 LABELS = [["0->1", ["none", "skip", "conv"]], ["0->2", ["none", "skip", "conv"]]]
 
@@ -37,7 +38,7 @@ def found(**more: Any) -> dict[str, Any]:
 
 def test_epochs_go_on_over_the_stages() -> None:
     figures: dict[str, Any] = {}
-    shown = chapters.supernet({"supernet": found()}, figures)
+    shown = supernet.section({"supernet": found()}, figures)
     assert shown is not None
     assert [line["x"] for line in figures["supernet"]["data"]] == [[float(e) for e in range(1, 13)]] * 2
     assert (shown["epochs"], shown["stages"], shown["rounds"], shown["audits"]) == (12.0, 3, 12, 3)
@@ -52,12 +53,12 @@ def test_alphas_are_drawn_and_stay_small() -> None:
     row = [0.125] * 8
     long = story(1, 500, alphas=[[row] * 28] * 500)
     figures: dict[str, Any] = {}
-    chapters.supernet({"supernet": found(story=long, labels=many)}, figures)
+    supernet.section({"supernet": found(story=long, labels=many)}, figures)
     (heat,) = figures["alphas"]["data"]
     assert len(heat["z"]) == len(heat["y"]) == len(set(heat["y"])) == 28 * 8 + 27
-    assert (heat["x"][0], heat["x"][-1], len(heat["x"])) == (1.0, 500.0, chapters.COLUMNS)
+    assert (heat["x"][0], heat["x"][-1], len(heat["x"])) == (1.0, 500.0, supernet.COLUMNS)
     assert len(json.dumps(figures["alphas"])) < 60_000
-    chapters.supernet({"supernet": found()}, figures)
+    supernet.section({"supernet": found()}, figures)
     (heat,) = figures["alphas"]["data"]
     assert heat["z"][:4] == [[20] * 12, [50] * 12, [30] * 12, [None] * 12]
 

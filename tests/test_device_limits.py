@@ -15,6 +15,7 @@ import torch
 
 import archscout
 from archscout import full_training, pipeline, shortlist
+from archscout.asked import wanted_costs
 from archscout.cli import main
 from archscout.config import Config
 from archscout.costs.trace import Trace
@@ -26,7 +27,6 @@ from archscout.differentiable.darts import darts
 from archscout.differentiable.stage import CHEAPER, linear_costs
 from archscout.errors import UserError
 from archscout.facts import facts_of
-from archscout.methods import wanted_costs
 from archscout.propose import Costing
 from archscout.space import SearchSpace
 from archscout.spaces.nasbench201 import nasbench201

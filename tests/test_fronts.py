@@ -20,6 +20,9 @@ from archscout.candidates import Candidates
 from archscout.devices.profile import Profile
 from archscout.facts import safe_ends
 from archscout.fronts import BUDGETS, best_within, budgets_of, knee, pareto, rounded_up
+from archscout.page import front
+from archscout.page.report import view_of
+from archscout.page.words import percent, quantity
 
 pytestmark = pytest.mark.usefixtures("quick_profile")
 
@@ -64,7 +67,7 @@ def test_the_knee_is_the_farthest_from_the_chord() -> None:
 
 
 def test_the_page_marks_the_knee_and_names_it(facts: dict[str, Any]) -> None:
-    view = page._view(facts)
+    view = view_of(facts)
     figure = view["figures"]["front"]
     feasible = [c for c in facts["candidates"] if c["feasible"]]
     choices = {one["axis"]: one for one in next(s for s in view["sections"] if s["key"] == "front")["choices"]}
@@ -93,7 +96,7 @@ def test_a_front_without_a_knee_says_so() -> None:
         {"arch": f"net{k}", "rank": rank, "costs": {"macs": cost}, "scores": {}, "front": True}
         for k, (cost, rank) in enumerate([(1.0, 100), (8.0, 95), (10.0, 1)])
     ]
-    view = page._view({"candidates": pool, "cost_axis": "macs"})
+    view = view_of({"candidates": pool, "cost_axis": "macs"})
     assert "knee" not in {trace["name"] for trace in view["figures"]["front"]["data"]}
     assert view["figures"]["front"]["knee"] is None
     assert "This front has no knee" in page.render({"candidates": pool, "cost_axis": "macs"})
@@ -143,7 +146,7 @@ def test_the_best_under_each_budget(facts: dict[str, Any]) -> None:
     dear = [e for e in facts["entrants"] if all(e["costs"][axis] > middle[axis] for axis in middle)]
     assert len(dear) > 1
     facts = {**facts, "entrants": dear}
-    rows = {c["axis"]: c["rows"] for c in page._front(facts, {})["choices"]}  # type: ignore[index]
+    rows = {c["axis"]: c["rows"] for c in front.section(facts, {})["choices"]}  # type: ignore[index]
     feasible = [c for c in facts["candidates"] if c["feasible"]]
     kinds = set()
     for axis in ("latency", "params"):
@@ -159,14 +162,14 @@ def test_the_best_under_each_budget(facts: dict[str, Any]) -> None:
                 for e in facts["entrants"]
                 if e["rounds"] and (e["measured_latency"] if axis == "latency" else e["costs"][axis]) <= budget
             ]
-            assert row["budget"] == page.quantity(budget, axis)
+            assert row["budget"] == quantity(budget, axis)
             if known:
-                assert (row["merit"], row["arch"]) == (page.percent(max(known)[0]), max(known)[1])
+                assert (row["merit"], row["arch"]) == (percent(max(known)[0]), max(known)[1])
             else:
                 best = min(inside, key=lambda c: c["rank"])
                 assert (row["merit"], row["arch"]) == (f"rank {best['rank']:,}", best["arch"])
-                assert row["params"] == page.quantity(best["costs"]["params"], "params")
-                assert row["most"] == (page.quantity(best["costs"][axis] * 1.1, axis) if doubt else "")
+                assert row["params"] == quantity(best["costs"]["params"], "params")
+                assert row["most"] == (quantity(best["costs"][axis] * 1.1, axis) if doubt else "")
             kinds.add(bool(known))
     assert kinds == {True, False}
     html = page.render(facts)
@@ -183,7 +186,7 @@ def test_a_budget_holds_at_the_safe_end() -> None:
     base = {"candidates": pool, "cost_axis": "latency", "summary": {"limits": {"latency": 5.0}}}
 
     def at_limit(**more: Any) -> dict[str, Any]:
-        rows = page._front({**base, **more}, {})["choices"][0]["rows"]  # type: ignore[index]
+        rows = front.section({**base, **more}, {})["choices"][0]["rows"]  # type: ignore[index]
         return next(row for row in rows if row["limit"])
 
     assert at_limit()["arch"] == "near"
@@ -192,7 +195,7 @@ def test_a_budget_holds_at_the_safe_end() -> None:
     entrant = {"arch": "slow", "role": "finalist", "costs": {"latency": 1.0}, "rounds": [{"validation": 0.9}]}
     inside = {"latency": {"value": 4.0, "most": 4.5, "measured": True}}
     beyond = {"latency": {"value": 4.0, "most": 5.5, "measured": True}}
-    assert at_limit(entrants=[{**entrant, "timed": inside}])["merit"] == page.percent(0.9)
+    assert at_limit(entrants=[{**entrant, "timed": inside}])["merit"] == percent(0.9)
     assert at_limit(entrants=[{**entrant, "timed": beyond}])["merit"] == "rank 1"
     assert at_limit(entrants=[{**entrant, "role": "teacher", "timed": inside}])["merit"] == "rank 1"
     html = page.render({**base, "safe_ends": {"latency": [6.0, 5.4]}})
@@ -205,7 +208,7 @@ def test_the_front_of_accuracy(facts: dict[str, Any]) -> None:
     teacher = {**facts["entrants"][0], "arch": "known", "role": "teacher", "measured_latency": 0.5}
     teacher["rounds"] = [{"epochs": 12, "validation": 0.99}]
     shown = {**facts, "entrants": [*facts["entrants"], teacher]}
-    figure = page._view(shown)["figures"]["accuracy"]
+    figure = view_of(shown)["figures"]["accuracy"]
     go.Figure(data=painted(figure["data"]), layout=painted(figure["layout"]))
     points = [
         (e["measured_latency"], e["rounds"][-1]["validation"])
@@ -224,9 +227,9 @@ def test_the_front_of_accuracy(facts: dict[str, Any]) -> None:
     assert "measured latency" in figure["layout"]["xaxis"]["title"]["text"]
     assert "Accuracy against latency" in page.render(shown)
     alone = {**facts, "entrants": facts["entrants"][:1]}
-    assert "accuracy" not in page._view(alone)["figures"]
+    assert "accuracy" not in view_of(alone)["figures"]
     by_macs = {**facts, "cost_axis": "macs", "summary": {**facts["summary"], "limits": {}}}
-    figure = page._view(by_macs)["figures"]["accuracy"]
+    figure = view_of(by_macs)["figures"]["accuracy"]
     assert figure["layout"]["shapes"] == []
     assert figure["layout"]["xaxis"]["title"]["text"] == "multiply-adds for one image"
 
@@ -235,7 +238,7 @@ def test_ends_of_intervals_are_no_axes_of_their_own(facts: dict[str, Any]) -> No
     pool = [
         {**c, "costs": {**c["costs"], "latency_high": 1.2 * c["costs"]["latency"]}} for c in facts["candidates"][:50]
     ]
-    section = page._front({**facts, "candidates": pool}, {})
+    section = front.section({**facts, "candidates": pool}, {})
     assert "latency_high" not in section["axes"]  # type: ignore[index]
 
 
@@ -257,7 +260,7 @@ def test_browser_switches_the_knee_and_the_budgets_with_the_cost(facts: dict[str
     assert opened.console == []
     title = re.search(r"<title>(.*?)</title>", opened.dom)
     assert title is not None
-    views = page._view(facts)["figures"]["front"]["views"]
+    views = view_of(facts)["figures"]["front"]["views"]
     assert json.loads(title[1]) == [
         [[["latency", "block"]], views["latency"]["knee"]["y"]],
         [[["macs", "block"]], views["macs"]["knee"]["y"]],

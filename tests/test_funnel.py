@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from torch import nn
 
+from archscout.asked import Methods
 from archscout.config import Config
 from archscout.execute import Outcome
 from archscout.fit import Recipe
-from archscout.methods import Methods
 from archscout.plan import Plan
 from archscout.propose import Costing, trial_key
 from archscout.proxies import PROXIES

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from archscout.asked import name_methods
 from archscout.config import Config, make_config
 from archscout.data import load
 from archscout.errors import UserError
-from archscout.methods import name_methods
 from archscout.spaces import SPACES
 from archscout.trust import code_in
 

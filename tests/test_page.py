@@ -20,6 +20,13 @@ import pytest
 from chromium import open_page
 
 from archscout import page
+from archscout.fronts import pareto
+from archscout.page import front
+from archscout.page.html import embed
+from archscout.page.intervals import rank_interval, wilson
+from archscout.page.network import cell_picture, stage_picture
+from archscout.page.report import view_of
+from archscout.page.words import count, duration, label_text, quantity
 
 OPERATIONS = ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"]
 HOSTILE = "<script>document.title='pwned'</script>"
@@ -110,7 +117,7 @@ def fake_facts(candidates: int = 600, classes: int = 10, seed: int = 0) -> dict[
     precision = np.diag(confusion) / confusion.sum(0)
     tested = int(confusion.sum())
     accuracy = float(np.diag(confusion).sum() / tested)
-    low, high = page.wilson(accuracy, tested)
+    low, high = wilson(accuracy, tested)
     epochs = 40
     return {
         "title": "Photos of vehicles and animals",
@@ -376,11 +383,11 @@ def painted(value: Any) -> Any:
     ],
 )
 def test_quantities(value: Any, name: str, text: str) -> None:
-    assert page.quantity(value, name).replace("\u00a0", " ") == text
+    assert quantity(value, name).replace("\u00a0", " ") == text
 
 
 def test_durations_and_counts() -> None:
-    assert [page.duration(s) for s in (0, 4.23, 31, 200, 6843, 3599.7, None)] == [
+    assert [duration(s) for s in (0, 4.23, 31, 200, 6843, 3599.7, None)] == [
         "0 s",
         "4.2 s",
         "31.0 s",
@@ -389,7 +396,7 @@ def test_durations_and_counts() -> None:
         "1 h 00 min",
         "–",
     ]
-    assert [page.count(v) for v in (12345, 3.0, 0.33333, math.inf)] == ["12,345", "3", "0.333", "–"]
+    assert [count(v) for v in (12345, 3.0, 0.33333, math.inf)] == ["12,345", "3", "0.333", "–"]
 
 
 def test_wilson_matches_published_values() -> None:
@@ -400,21 +407,21 @@ def test_wilson_matches_published_values() -> None:
         (0, 20, 0.0, 0.1611),
         (1, 29, 0.0061, 0.1718),
     ):
-        assert page.wilson(hits / n, n) == pytest.approx((low, high), abs=6e-5)
+        assert wilson(hits / n, n) == pytest.approx((low, high), abs=6e-5)
 
 
 def test_rank_interval() -> None:
     from scipy.stats import spearmanr
 
-    assert page.rank_interval(0.5, 50) == pytest.approx((0.2411, 0.6925), abs=2e-4)  # worked out by hand
-    assert page.rank_interval(0.5, 3) is None
+    assert rank_interval(0.5, 50) == pytest.approx((0.2411, 0.6925), abs=2e-4)  # worked out by hand
+    assert rank_interval(0.5, 3) is None
     for n in (4, 5, 6):
         values = {round(float(spearmanr(range(n), order).statistic), 9) for order in permutations(range(n))}
         second = sorted(values)[-2]
-        low, high = page.rank_interval(1.0, n) or (0, 0)
+        low, high = rank_interval(1.0, n) or (0, 0)
         assert high == 1.0
-        assert low == pytest.approx((page.rank_interval(second, n) or (0, 0))[0])
-        assert page.rank_interval(-1.0, n) == pytest.approx((-1.0, -low))
+        assert low == pytest.approx((rank_interval(second, n) or (0, 0))[0])
+        assert rank_interval(-1.0, n) == pytest.approx((-1.0, -low))
 
 
 def test_front_equals_brute_force() -> None:
@@ -423,11 +430,11 @@ def test_front_equals_brute_force() -> None:
         rank, cost = rng.integers(1, n + 1, n).astype(float), rng.integers(0, 12, n).astype(float)
         points = set(zip(rank, cost, strict=True))
         slow = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
-        front = page.pareto(rank, cost)
+        front = pareto(rank, cost)
         assert {(rank[i], cost[i]) for i in front} == slow
         assert len(front) == len(slow)
         assert (np.diff(cost[front]) > 0).all()
-    assert len(page.pareto(np.zeros(0), np.zeros(0))) == 0
+    assert len(pareto(np.zeros(0), np.zeros(0))) == 0
 
 
 def test_thumbnail_is_the_picture() -> None:
@@ -452,7 +459,7 @@ def test_thumbnail_is_the_picture() -> None:
 def test_cell_arcs_do_not_overlap() -> None:
     nodes = 6
     edges = [(a, b, f"op{a}{b}") for b in range(nodes) for a in range(b)]
-    drawn = page.cell_picture(nodes, edges)
+    drawn = cell_picture(nodes, edges)
     assert len(drawn["edges"]) == len(edges) == len(drawn["rows"])
     labels = [(edge["x"] - edge["wide"] / 2, edge["x"] + edge["wide"] / 2, edge["y"]) for edge in drawn["edges"]]
     for k, (left, right, y) in enumerate(labels):
@@ -472,15 +479,15 @@ def test_stage_resolutions_follow_strides() -> None:
         {"blocks": 9, "width": 64, "stride": 2},
         {"stride": 4},
     ]
-    drawn = page.stage_picture(stages, (3, 33, 33))
+    drawn = stage_picture(stages, (3, 33, 33))
     assert [row[3] for row in drawn["rows"]] == [33, 17, 5]
     assert [len(part["slabs"]) for part in drawn["parts"]] == [1, 2, 6, 1]
     heights = [part["height"] for part in drawn["parts"]]
     assert heights[0] == heights[1] > heights[2] > heights[3]
     assert drawn["parts"][2]["slab"] > drawn["parts"][1]["slab"]
-    given = page.stage_picture([{"output": [8, 12, 12], "stride": 2}], (3, 32, 32))
+    given = stage_picture([{"output": [8, 12, 12], "stride": 2}], (3, 32, 32))
     assert given["rows"][0][2:4] == (8, 12)
-    assert page.stage_picture(stages, None)["rows"][0][3] is None
+    assert stage_picture(stages, None)["rows"][0][3] is None
 
 
 def test_layers_of_one_shape_are_one_stage() -> None:
@@ -506,7 +513,7 @@ def test_plotly_accepts_every_figure(facts: dict[str, Any]) -> None:
     import plotly.graph_objects as go
 
     many = fake_facts(300, 100)
-    for figures in (page._view(facts)["figures"], page._view(many)["figures"], page._view(hostile_facts())["figures"]):
+    for figures in (view_of(facts)["figures"], view_of(many)["figures"], view_of(hostile_facts())["figures"]):
         assert {"front", "verification", "proxy-0", "training-loss", "classes", "confusion", "counts"} <= set(figures)
         for figure in figures.values():
             go.Figure(data=painted(figure["data"]), layout=painted(figure["layout"]))
@@ -514,10 +521,10 @@ def test_plotly_accepts_every_figure(facts: dict[str, Any]) -> None:
 
 def test_everything_large_is_thinned_and_said() -> None:
     facts = fake_facts(10_000)
-    figures = page._view(facts)["figures"]
+    figures = view_of(facts)["figures"]
     feasible = [c for c in facts["candidates"] if c["feasible"]]
     by_name = {trace["name"]: trace for trace in figures["front"]["data"]}
-    assert sum(len(by_name[n]["x"]) for n in ("candidate", "finalist", "winner")) == page.DRAWN
+    assert sum(len(by_name[n]["x"]) for n in ("candidate", "finalist", "winner")) == front.DRAWN
     assert len(by_name["finalist"]["x"]) == sum(c["finalist"] for c in feasible) - 1  # the winner has its own mark
     drawn = set(by_name["candidate"]["y"]) | set(by_name["finalist"]["y"]) | set(by_name["winner"]["y"])
     assert {c["rank"] for c in feasible if c["front"]} <= drawn
@@ -529,12 +536,12 @@ def test_everything_large_is_thinned_and_said() -> None:
     for axis in ("latency", "memory", "params", "macs"):
         cost = np.array([c["costs"][axis] for c in feasible])
         rank = np.array([c["rank"] for c in feasible], float)
-        assert figures["front"]["views"][axis]["front"] == [rank[i] for i in page.pareto(rank, cost)]
+        assert figures["front"]["views"][axis]["front"] == [rank[i] for i in pareto(rank, cost)]
     assert by_name["front"]["y"] == [c["rank"] for c in reversed(feasible) if c["front"]]  # the run's own front
 
 
 def test_the_axis_holds_every_point_and_the_limit(facts: dict[str, Any]) -> None:
-    figure = page._view(facts)["figures"]["front"]
+    figure = view_of(facts)["figures"]["front"]
     for view in figure["views"].values():
         low, high = view["xaxis"]["range"]
         scale = (lambda v: math.log10(v)) if view["xaxis"]["type"] == "log" else (lambda v: v)
@@ -624,7 +631,7 @@ def test_facts_of_other_shapes() -> None:
 def test_a_baseline_of_another_space_marks_no_candidate(facts: dict[str, Any]) -> None:
     summary = {**facts["summary"], "winner_role": "baseline"}
     changed = {**facts, "summary": summary}
-    assert "winner" not in {trace["name"] for trace in page._view(changed)["figures"]["front"]["data"]}
+    assert "winner" not in {trace["name"] for trace in view_of(changed)["figures"]["front"]["data"]}
     assert "has no rank in the pool" in page.render(changed)
     html = page.render(changed)
     assert "the search found nothing better" in html
@@ -668,7 +675,7 @@ def test_only_our_scripts_may_run(facts: dict[str, Any]) -> None:
 
 def test_embedded_json_cannot_leave_its_block() -> None:
     value = {"a": [HOSTILE, QUOTED, "]]>", "\u2029", float("inf"), (1, None)]}
-    text = page.embed(value)
+    text = embed(value)
     assert not set("<>&\u2028\u2029") & set(text)
     assert text.isascii()
     assert json.loads(text) == {"a": [HOSTILE, QUOTED, "]]>", "\u2029", None, [1, None]]}
@@ -678,11 +685,11 @@ def test_plotly_sees_no_markup() -> None:
     import html
 
     for text in (HOSTILE, "%{x}<b>bold</b>", "a&lt;b", "$x^2$", "<a href='javascript:alert(1)'>x</a>"):
-        assert not set("<>%{}$\"'") & set(page._label(text))
-        assert html.unescape(page._label(text)) == text
-    assert page._label("x" * 50, 10) == "x" * 9 + "…"
-    for figure in page._view(hostile_facts())["figures"].values():
-        shown = json.dumps(json.loads(page.embed([figure["data"], figure["layout"]])))
+        assert not set("<>%{}$\"'") & set(label_text(text))
+        assert html.unescape(label_text(text)) == text
+    assert label_text("x" * 50, 10) == "x" * 9 + "…"
+    for figure in view_of(hostile_facts())["figures"].values():
+        shown = json.dumps(json.loads(embed([figure["data"], figure["layout"]])))
         assert "<script" not in shown
         assert "<img" not in shown
 
@@ -716,7 +723,7 @@ def test_browser_draws_everything(facts: dict[str, Any], tmp_path: Path) -> None
     assert opened.console == []
     assert opened.requests == []
     figures = re.findall(r'class="figure[^"]*" data-figure="([^"]+)"', opened.dom)
-    assert len(figures) == len(page._view(facts)["figures"]) == 14
+    assert len(figures) == len(view_of(facts)["figures"]) == 14
     assert f'data-drawn="{len(figures)}"' in opened.dom
     for chunk in re.split(r'class="figure[^"]*" data-figure="', opened.dom)[1:]:
         assert 'class="main-svg"' in chunk

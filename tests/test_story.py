@@ -15,7 +15,7 @@ from PIL import Image
 
 import archscout
 from archscout.cli import main
-from archscout.page import percent
+from archscout.page.words import percent
 from archscout.selection import SELECTORS
 from archscout.selection.hard_random import HardRandom
 from archscout.selection.page import tiles, view_of, write_page

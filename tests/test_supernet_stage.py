@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import archscout
+from archscout.asked import fits, name_methods
 from archscout.config import make_config
 from archscout.data import load
 from archscout.differentiable import DIFFERENTIABLE, stage
@@ -34,7 +35,6 @@ from archscout.differentiable.stage import (
 )
 from archscout.differentiable.tas import tas
 from archscout.errors import UserError
-from archscout.methods import fits, name_methods
 from archscout.propose import Costing
 from archscout.spaces import SPACES
 from archscout.spaces.nasbench201 import POOL, SKIP, nasbench201
@@ -307,7 +307,7 @@ def test_a_supernet_is_trained_as_asked(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setitem(DIFFERENTIABLE, "listening", listening)
     monkeypatch.setattr(stage, "word", lambda method: "darts")
-    for module in ("methods", "pipeline"):
+    for module in ("asked", "pipeline"):
         monkeypatch.setattr(f"archscout.{module}.word", lambda method: "darts")
     archscout.search(
         images(), space=tiny, strategy="listening", supernet=["beta=0.5", "epochs=1", "decide=perturbation", "order=2"],

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from archscout.page import BLUE, GREEN, ORANGE, PALETTE, PURPLE, RED, SKY, count, fill, percent, wilson
-from archscout.page import _label as label
+from archscout.page import fill
+from archscout.page.colours import BLUE, GREEN, ORANGE, PALETTE, PURPLE, RED, SKY
+from archscout.page.intervals import wilson
+from archscout.page.words import count, label_text, percent
 
 CLASSES = 12  # as stacked bars; more are drawn as a map of colours
 LISTED = 40  # classes or clusters in a picture
@@ -270,11 +272,11 @@ def classes_figure(rounds: Sequence[Mapping[str, Any]], key: str, what: str, cla
         data = [
             {
                 "type": "bar",
-                "name": label(name, 18),
+                "name": label_text(name, 18),
                 "x": x,
                 "y": row,
                 "marker": {"color": COLOURS[k]},
-                "hovertemplate": "round %{x}: %{y} " + what + "<extra>" + label(name, 40) + "</extra>",
+                "hovertemplate": "round %{x}: %{y} " + what + "<extra>" + label_text(name, 40) + "</extra>",
             }
             for k, (name, row) in enumerate(zip(classes, rows, strict=True))
         ]
@@ -299,7 +301,7 @@ def classes_figure(rounds: Sequence[Mapping[str, Any]], key: str, what: str, cla
                 "x": x,
                 "y": list(range(len(order))),
                 "z": [rows[k] for k in order],
-                "text": [[label(classes[k], 60)] * len(x) for k in order],
+                "text": [[label_text(classes[k], 60)] * len(x) for k in order],
                 "colorscale": "@share",
                 "zmin": 0,
                 "hovertemplate": "<b>%{text}</b><br>round %{x}: %{z} " + what + "<extra></extra>",
@@ -312,7 +314,7 @@ def classes_figure(rounds: Sequence[Mapping[str, Any]], key: str, what: str, cla
             "xaxis": axis_of_rounds(rounds),
             "yaxis": {
                 "tickvals": list(range(len(order))),
-                "ticktext": [label(classes[k], 18) for k in order],
+                "ticktext": [label_text(classes[k], 18) for k in order],
                 "range": [len(order) - 0.5, -0.5],
                 "automargin": True,
                 "showgrid": False,
@@ -335,7 +337,7 @@ def never_figure(never: Sequence[int], counts: Sequence[int], classes: Sequence[
                 "x": [100 * shares[k] for k in order],
                 "text": [f"{never[k]:,} of {counts[k]:,}" for k in order],
                 "textposition": "auto",
-                "hovertext": [label(classes[k], 60) for k in order],
+                "hovertext": [label_text(classes[k], 60) for k in order],
                 "hovertemplate": "<b>%{hovertext}</b><br>%{x:.1f} %: %{text} images<extra></extra>",
                 "marker": {"color": PURPLE},
                 "width": 0.7,
@@ -347,7 +349,7 @@ def never_figure(never: Sequence[int], counts: Sequence[int], classes: Sequence[
             "xaxis": {"title": {"text": "% of the class"}, "range": [0, 101]},
             "yaxis": {
                 "tickvals": places,
-                "ticktext": [label(classes[k], 22) for k in order],
+                "ticktext": [label_text(classes[k], 22) for k in order],
                 "range": [len(order) - 0.4, -0.6],
                 "automargin": True,
                 "showgrid": False,
@@ -430,7 +432,7 @@ def groups_figure(rows: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> d
                 "name": name,
                 "y": [place + 0.2 * (k - 1) for place in places],
                 "x": [None if entry["accuracy"][k] is None else 100 * entry["accuracy"][k] for entry in order],
-                "text": [f"<b>{label(entry['name'], 60)}</b><br>{entry['images'][k]:,} images" for entry in order],
+                "text": [f"<b>{label_text(entry['name'], 60)}</b><br>{entry['images'][k]:,} images" for entry in order],
                 "hovertemplate": "%{text}: %{x:.1f} % right<extra>" + name + "</extra>",
                 "marker": {
                     "color": GROUP_COLOURS[k],
@@ -450,7 +452,7 @@ def groups_figure(rows: Sequence[Mapping[str, Any]], groups: Sequence[str]) -> d
             "xaxis": axis_of_shares(least),
             "yaxis": {
                 "tickvals": places,
-                "ticktext": [label(entry["name"], 22) for entry in order],
+                "ticktext": [label_text(entry["name"], 22) for entry in order],
                 "range": [len(order) - 0.4, -0.6],
                 "automargin": True,
                 "showgrid": False,

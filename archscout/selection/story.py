@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archscout.asked import address, make_space, where
 from archscout.config import cores
 from archscout.data import Data, Part, load
 from archscout.errors import UserError
 from archscout.fit import Evaluation, Fit, evaluate, fit, recipe_for
-from archscout.methods import address, make_space, where
 from archscout.naming import find, require_settings
 from archscout.progress import progress
 from archscout.run import free_folder, versions

@@ -1,4 +1,4 @@
-"""The objects that a config names, found and checked before an image is read."""
+"""What a person asked for: the objects that a config names, found and checked before an image is read."""
 
 from __future__ import annotations
 
