@@ -102,15 +102,17 @@ def test_recipe_is_plain_values():
 
 
 def test_recipe_takes_smaller_batches_for_fewer_images():
-    def of(n: int, epochs: float = 3.0) -> int:
+    def of(n: int, epochs: float = 3.0) -> Recipe:
         part = type("Sized", (), {"labels": np.zeros(n), "__len__": lambda self: n})()
-        return recipe_for(part, (3, 32, 32), 10, mirrors=False, balanced=False, epochs=epochs).batch_size
+        return recipe_for(part, (3, 32, 32), 10, mirrors=False, balanced=False, epochs=epochs)
 
-    sizes = [of(n) for n in (40, 1000, 10_000, 100_000)]
+    some = [of(n) for n in (40, 1000, 50_000, 100_000)]
+    sizes = [recipe.batch_size for recipe in some]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
-    assert of(1_500, epochs=150.0) == 16  # however long
-    assert of(12_000, epochs=150.0) == 128
+    assert of(1_500, epochs=150.0).batch_size == 16  # however long
+    assert [recipe.lr for recipe in some] == pytest.approx([0.3 / 8**0.75, 0.3 / 8**0.75, 0.3, 0.3], rel=0.01)
+    assert of(12_000, epochs=150.0).batch_size == 128
 
 
 def test_recipe_moves_images_only_where_they_are_seen_often():
