@@ -5,14 +5,15 @@
 FOLDER holds images/cifar10_lossless.zip and images/magnetic_tile_64.npz. A cell is one training: a task, a network,
 an arm, a reduction and a seed. Full data trains for EPOCHS passes; an arm at a reduction of r backpropagates 1/r as
 many images, by the recipe that fit.recipe_for has for its length (at 10 epochs batches of 128 and shifts by two
-pixels, at 2 epochs batches of 64 and none) with a learning rate of 0.2 in batches of 128, the same for all arms of a
-reduction, falling to zero at its end. Every arm of a seed starts from the same weights, in mixed precision where the processor has bfloat16,
-else in float32; only cells of one precision are paired. The arm dds_audited is dds with the audits that the main job
-makes, on the way and at the end, which the others leave out; where classes are uneven, random_balanced is the random
-subset that has as many of each class as dds has. A cell of another recipe or other settings is measured again. Cells
-that the results hold are skipped, so that it runs in pieces; seeds come one after another, so that every piece is a
-fair comparison. Seconds count everything: the embedding, the index and every choice and, where there are any, audits;
-they are of the processor, of the one thread that a cell has, so that what else runs disturbs them little.
+pixels, at 2 epochs batches of 64 and none) with a learning rate of 0.2 in batches of 128, the same for all arms of
+a reduction, falling to zero at its end. Every arm of a seed starts from the same weights, in mixed precision where
+the processor has bfloat16, else in float32; only cells of one precision are paired. The arm dds_audited is dds with
+the audits that the main job makes, on the way and at the end, which the others leave out; where classes are uneven,
+random_balanced is the random subset that has as many of each class as dds has. A cell of another recipe or other
+settings is measured again. Cells that the results hold are skipped, so that it runs in pieces; seeds come one after
+another, so that every piece is a fair comparison. Seconds count everything: the embedding, the index and every
+choice and, where there are any, audits; they are of the processor, of the one thread that a cell has, so that what
+else runs disturbs them little.
 
 Tasks: cifar10 (test accuracy); noisy10 and noisy20, where that share of the training labels is replaced by another
 class; longtail, CIFAR-10 cut to a geometric series from 100 to 1 (balanced accuracy on the balanced test part); tiles,
@@ -154,7 +155,7 @@ def epochs_of(task: str, net: str, reduction: float) -> float:
 def recipe_of(task: str, images: int, shape: tuple[int, ...], classes: int, epochs: float) -> Recipe:
     """The recipe of all arms of a task that train for so many epochs.
 
-    It is that of the main job but for the learning rate, which was so when the first cells were measured (see the plan).
+    It is that of the main job but for the learning rate, which is the one of the first cells (see the plan).
     """
     part: Any = range(images)  # a recipe reads the number alone
     balanced = task in ("tiles", "longtail")
