@@ -3,6 +3,9 @@
 `write_report(facts, path)` wants a JSON-able mapping shaped like `shape.Facts`. Every key is optional: a section whose
 facts are missing is left out with one line that says why, so that a run that is not finished gives a page too.
 
+One section is one file, `section(facts, figures)`: it adds what plotly draws to `figures` and returns what its template
+(`templates/NAME.html`) shows, or a text that says why there is nothing. report.py has their order.
+
 Fractions (accuracies, their intervals, calibration error) are 0..1 and shown in percent. Costs are in base units:
 `latency` ms for one image, `memory` bytes, `params`, `macs`, `flops` counts; times are seconds.
 
