@@ -198,7 +198,8 @@ def training_table() -> str:
     lines += [
         "",
         "Accuracy on the test part, %, all from the same weights; differences in points, paired by seed (95 %, "
-        "Student's t). Short is all images with a shorter schedule, random a subset drawn anew each round. A fifth of "
+        "Student's t), with the learning rate that the main job had before decision 012. Short is all images with a "
+        "shorter schedule, random a subset drawn anew each round. A fifth of "
         f"the images takes {sum(dds) / len(dds):.0f} s of a core instead of {sum(full) / len(full):.0f}, and in a "
         "training this short every image less costs accuracy. Which ones hardly matters where classes are even: from "
         "the best control that "
