@@ -202,23 +202,26 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
     assert config.budget is not None
     low, middle, high = rates.training_ms
     left = 0.96 * config.budget - rates.spent
-    reserve = audit_seconds(total, middle, config.budget)
-    usable = left - reserve
+    pace = middle
+    for _ in range(3):  # the audit is of a network within the limit on training, which depends on what the audit leaves
+        reserve = audit_seconds(total, pace, config.budget)
+        usable = left - reserve
+        shares, why = shares_of(config, max(usable, 1e-3), middle, final)
+        if supernet and config.split is None:
+            shares, why = SUPERNET, "a supernet is trained instead of a ranking"
+        seconds = {stage: share * usable for stage, share in shares.items()}
+        wanted = wanted_epochs(max(seconds["train"], 0.0), final)
+        limit = max(1000.0 * seconds["train"] / (final * wanted), low)
+        pace = min(middle, limit)
     if usable < 0.2 * config.budget:
         need = math.ceil((rates.spent + reserve) * 1.6 / 60.0)
         raise UserError(
             f"a budget of {config.budget:.0f} s is too short here: start-up took {rates.spent:.0f} s and the audit "
             f"needs about {reserve:.0f} s; try --budget {need}m"
         )
-    shares, why = shares_of(config, usable, middle, final)
-    if supernet and config.split is None:
-        shares, why = SUPERNET, "a supernet is trained instead of a ranking"
-    seconds = {stage: share * usable for stage, share in shares.items()}
     workers = config.workers if isinstance(config.workers, int) else 2
     affordable = seconds["score"] * max(workers, 1) / max(rates.score_seconds, 1e-4)
     candidates = config.candidates or int(min(max(affordable // 8 * 8, 16), 4000))
-    wanted = wanted_epochs(seconds["train"], final)
-    limit = max(1000.0 * seconds["train"] / (final * wanted), low)
     epochs = config.epochs or min(1000.0 * seconds["train"] / (final * limit), most_epochs(final))
     trainings, short = 0, 0.0
     pace = min(limit, high)

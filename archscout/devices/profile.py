@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ FREE = 0.8  # share of its core that one thread must get, or the machine is too 
 LANES = 8  # channels that processors compute at once; convolutions of other counts are slower
 FOLDS = 60  # most parts that are left out of a fit in turn, to see how far it errs
 HANGING = 10.0  # seconds after which building or measuring one network is given up, or twice all the time if longer
+SLOW = 2.0  # times its part of the time that the training of one network may be measured
 PAIRS = 4  # networks whose training is timed with one thread and with all
 # Fields of a profile by what they may be in a file.
 TEXTS = ("device", "runtime", "torch", "space", "power_source", "target")
@@ -51,11 +53,11 @@ class Profile:
     latency_terms, training_terms: milliseconds per unit of each feature (see `features`), none below zero.
     half_width, training_half_width: relative; nine of ten measured networks lay this near to the prediction of a fit
         that had not seen them. 1.0 where fewer than three networks were measured.
-    batch: images of the training step that is predicted.  step: images of those that were timed, at most `batch`.
+    batch: images of the training step that is predicted.  step: the fewest images of those that were timed.
     networks: how many were measured.
     speedup: how many times faster training steps are with `train_threads` threads than with one; in training_terms.
-    measured: of each network its text, macs, latency (ms), training (ms per image of a step of `step` images, None
-        where time was short) and energy (mJ, None where there is no meter).
+    measured: of each network its text, macs, latency (ms), training (ms per image of a step of its own `step`
+        images, None where time was short) and energy (mJ, None where there is no meter).
     power: mean watts of the device while a network runs, 0 where nothing is known.  power_source: what that rests on.
     energy_terms, energy_half_width: as for latency, in millijoules; empty where energies were not measured, and then
         energy is latency x power.
@@ -225,7 +227,7 @@ def _measured_row(row: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(row["arch"], str):
         raise UserError(f"a measured network is {row['arch']!r:.40}; wanted a text")
     amount(row["latency"], f"the latency of {row['arch']:.40}", positive=True)
-    for name in ("macs", "training", "energy"):
+    for name in ("macs", "training", "step", "energy"):
         if row.get(name) is not None:
             amount(row[name], f"the {name} of {row['arch']:.40}")
     return dict(row)
@@ -260,12 +262,13 @@ def measure_profile(
 ) -> Profile:
     """Measure some networks of a space on this device, and fit what predicts all others. Takes about `seconds`.
 
-    Up to 200 random architectures are traced, and `networks` of them measured, from the least to the most macs. Latency
+    Up to 200 random architectures are traced, and `networks` of them measured, from the least to the most macs; half as
+    many are of the typical ones, where the space names such, since a search begins there. Latency
     is timed in two separate rounds, each beside a reference network; the mean of the two ratios is brought to the usual
     speed of the machine (see `speed`).
-    Training is predicted for steps of `batch` images, and timed with fewer where that would take too long: the time per
-    operation is then spread over more images than were timed. On a CPU steps are timed with one thread,
-    which other programs disturb least, and divided by the speed-up that a few networks show with `train_threads`
+    Training is predicted for steps of `batch` images. The slower a network is, the fewer images its step is timed with:
+    the time per operation is then spread over more of them; those far too slow are left out of it. On a CPU steps are
+    timed with one thread, which other programs disturb least, and divided by the speed-up that a few networks show with `train_threads`
     threads (at least 1, and 1 on a machine whose cores are taken). `limits` (cost -> largest value) keeps the measured
     networks within the limits on counted costs, where enough are. Energy is read meanwhile where the machine has a
     meter, otherwise its power is a stated one, see `energy.stated_power`.
@@ -279,7 +282,10 @@ def measure_profile(
     if networks < 1 or batch < 1 or seconds <= 0:
         raise UserError(f"a profile needs networks, batch and seconds above 0, got {networks}, {batch} and {seconds}")
     begin = time.perf_counter()
-    chosen = spread(_drawn(space, seed, limits or {}, 0.15 * seconds, networks), networks)
+    drawn, usual = _drawn(space, seed, limits or {}, 0.15 * seconds, networks)
+    share = networks // 2 if usual else 0
+    mixed = zip_longest(spread(drawn, networks - share), spread(usual, share) if share else [])
+    chosen = [one for pair in mixed for one in pair if one is not None]
     count = len(chosen)
     total, done = 3 * count, 0
 
@@ -292,7 +298,7 @@ def measure_profile(
     def late(part: float) -> bool:
         return time.perf_counter() - begin > part * seconds
 
-    def time_step(model: nn.Module, with_threads: int) -> float:
+    def time_step(model: nn.Module, with_threads: int, size: int) -> float:
         return fastest_training(
             model, space.input_shape, space.classes, among=[(with_threads, one) for one in usable], batch=size,
             device=device, seconds=0.01, min_repeats=1,
@@ -329,27 +335,29 @@ def measure_profile(
     count = len(good)
     speed = reference.speed()
     millis = np.exp(np.nanmean(np.log(latencies[:, good] / paces[:, good]), axis=0)) * speed.usual * reference.now()
-    size = _step_size(batch, millis, 1000 * 0.35 * seconds)
+    sizes, slow = _step_sizes(batch, millis, 1000 * 0.4 * seconds, 2 * len(usable))
     alone = 1 if where.type == "cpu" else train_threads
     trainings, failures = np.full(count, np.inf), {}
     wall, core = time.perf_counter(), time.process_time()
     for i, (arch, _) in enumerate(chosen):
-        if i >= LEAST and late(0.95) and np.isfinite(trainings).any():
+        if slow[i]:
+            continue
+        if np.isfinite(trainings).sum() >= LEAST and late(0.95):
             break
         with _kept(failures, i, seconds):
-            trainings[i] = time_step(_model(space, arch), alone)
+            trainings[i] = time_step(_model(space, arch), alone, sizes[i])
         advance()
     if not np.isfinite(trainings).any():
         raise UserError(f"no network of space '{space.name}' could be trained here: {next(iter(failures.values()))}")
     got = (time.process_time() - core) / (time.perf_counter() - wall)  # share of a core that this process was given
     ratios: list[float] = []
     if train_threads != alone and got > FREE:
-        pairs = [i for i in range(1, 1 + PAIRS) if i < count and np.isfinite(trainings[i])][::-1]
-        for i in pairs:
+        work = np.where(np.isfinite(trainings), trainings * sizes, 0.0)  # what threads share best, as in a training
+        for i in np.argsort(-work)[: min(PAIRS, int((work > 0).sum()))].tolist():
             if ratios and (late(1.0) or ratios[-1] < 0.5):  # then the cores are taken, and every step may last seconds
                 break
             with _kept(failures, i, seconds):
-                ratios.append(float(trainings[i]) / time_step(_model(space, chosen[i][0]), train_threads))
+                ratios.append(float(trainings[i]) / time_step(_model(space, chosen[i][0]), train_threads, sizes[i]))
     speedup = max(1.0, float(np.median(ratios))) if ratios else 1.0
     if on_progress:
         on_progress(total, total)
@@ -362,7 +370,7 @@ def measure_profile(
         threads=threads,
         train_threads=train_threads,
         batch=batch,
-        step=size,
+        step=sizes,
         speedup=speedup,
         space=space.name,
         input_shape=space.input_shape,
@@ -387,7 +395,7 @@ def fit_profile(
     input_shape: tuple[int, int, int],
     runtime: str = "torch",
     speedup: float = 1.0,
-    step: int | None = None,
+    step: int | Sequence[int] | None = None,
     energies: Sequence[float | None] | None = None,
     power: float = 0.0,
     power_source: str = "",
@@ -396,17 +404,18 @@ def fit_profile(
 ) -> Profile:
     """The profile that fits measured milliseconds. Use it for timings that come from elsewhere, such as a phone.
 
-    `trainings` are milliseconds per image of steps of `step` images (default `batch`), None where there is none.
+    `trainings` are milliseconds per image of steps of `step` images, alike or one number for each network (default
+    `batch`), None where there is none.
     `energies` are millijoules, None where there is none; they are fitted where at least three are known.
     `checks` are places of at least nine networks that were drawn at random while the others were chosen; the
     half-widths then rest on them, under a fit of the others, and not on leaving out one network after another.
     """
-    step = step or batch
     trained = [i for i, value in enumerate(trainings) if value is not None]
+    steps = [step or batch] * len(traces) if step is None or isinstance(step, int) else list(step)
     all_features = [features(seen, runtime) for seen in traces]
     latency_terms, half_width = _fit(all_features, list(latencies), checks)
     training_terms, training_half_width = _fit(
-        [_per_step(features(traces[i]), batch / step) for i in trained],
+        [_per_step(features(traces[i]), batch / steps[i]) for i in trained],
         [value for value in trainings if value is not None],
     )
     energies = list(energies) if energies is not None else [None] * len(traces)
@@ -430,7 +439,7 @@ def fit_profile(
         threads=threads,
         train_threads=train_threads,
         batch=batch,
-        step=step,
+        step=min((steps[i] for i in trained), default=batch),
         space=space,
         input_shape=input_shape,
         networks=len(traces),
@@ -440,8 +449,10 @@ def fit_profile(
         half_width=half_width,
         training_half_width=training_half_width,
         measured=tuple(
-            {"arch": name, "macs": seen.macs, "latency": latency, "training": training, "energy": energy}
-            for name, seen, latency, training, energy in zip(names, traces, latencies, trainings, energies, strict=True)
+            {"arch": name, "macs": seen.macs, "latency": latency, "training": training, "step": size, "energy": energy}
+            for name, seen, latency, training, size, energy in zip(
+                names, traces, latencies, trainings, steps, energies, strict=True
+            )
         ),
         power=power,
         power_source=power_source,
@@ -509,15 +520,23 @@ def spread(drawn: Sequence[tuple[Arch, Trace]], count: int) -> list[tuple[Arch, 
 
 def _drawn(
     space: SearchSpace, seed: int, limits: Mapping[str, float], seconds: float, least: int
-) -> list[tuple[Arch, Trace]]:
-    """Distinct random architectures with their traces, those within the limits on counted costs if `least` are."""
+) -> tuple[list[tuple[Arch, Trace]], list[tuple[Arch, Trace]]]:
+    """Distinct random architectures with their traces, and typical ones that are not among them.
+
+    Those within the limits on counted costs, if `least` of the random ones are.
+    """
     from archscout.costs import COSTS
     from archscout.costs.limits import violation
 
     rng = np.random.default_rng([seed, 7])
     begin = time.perf_counter()
     drawn: dict[Arch, Trace] = {}
+    usual: dict[Arch, Trace] = {}
     failures: dict[int, str] = {}
+
+    def room() -> bool:
+        return time.perf_counter() - begin <= seconds
+
     for draw in range(DRAWS):
         arch = space.sample(rng)
         if arch not in drawn:
@@ -525,20 +544,24 @@ def _drawn(
                 drawn[arch] = trace_of(space, arch)
         if not drawn and len(failures) >= 20:
             break
-        if len(drawn) >= least and draw >= least and time.perf_counter() - begin > seconds:
+        if len(drawn) >= least and draw >= least and not room():
             break
+        if draw < len(space.typical) and (draw < least or room()):
+            with _kept(failures, DRAWS + draw, seconds):
+                usual[space.typical[draw]] = trace_of(space, space.typical[draw])
     if not drawn:
         raise UserError(f"no network of space '{space.name}' could be built here: {next(iter(failures.values()))}")
+    usual = {arch: seen for arch, seen in usual.items() if arch not in drawn}
     counted = {name: value for name, value in limits.items() if name in COSTS and not COSTS[name].needs_profile}
     if counted:
-        within = {
-            arch: seen
-            for arch, seen in drawn.items()
-            if violation({name: float(COSTS[name].compute(seen, None)) for name in counted}, counted) <= 0
-        }
-        if len(within) >= least:
-            drawn = within
-    return list(drawn.items())
+
+        def within(some: Mapping[Arch, Trace]) -> dict[Arch, Trace]:
+            costs = {arch: {n: float(COSTS[n].compute(seen, None)) for n in counted} for arch, seen in some.items()}
+            return {arch: seen for arch, seen in some.items() if violation(costs[arch], counted) <= 0}
+
+        if len(inside := within(drawn)) >= least:
+            drawn, usual = inside, within(usual)
+    return list(drawn.items()), list(usual.items())
 
 
 def trace_of(space: SearchSpace, arch: Arch) -> Trace:
@@ -566,14 +589,21 @@ def _kept(failures: dict[int, str], place: int, seconds: float) -> Iterator[None
         failures[place] = reason(error)
 
 
-def _step_size(batch: int, latencies: np.ndarray, allowed: float) -> int:
-    """Images of a training step, at most `batch` and at least 8, so that two steps of each network take `allowed` ms.
+def _step_sizes(batch: int, latencies: np.ndarray, allowed: float, steps: int) -> tuple[list[int], list[bool]]:
+    """Images of a training step of each network, 8 to `batch`, so that `steps` of each take its part of `allowed` ms.
 
-    An image in a training step is taken to cost as much as 3 single inferences.
+    An image in a training step is taken to cost as much as a single inference, which is slow for its work. The second
+    answer is which networks take more than SLOW times their part even so, of those that are not the LEAST fastest.
     """
-    while batch > 8 and 2 * 3 * float(latencies.sum()) * batch > allowed:
-        batch //= 2
-    return batch
+    part, sizes = allowed / len(latencies), []
+    for value in latencies:
+        size = batch
+        while size > 8 and steps * value * size > part:
+            size //= 2
+        sizes.append(size)
+    takes = steps * latencies * np.array(sizes)
+    slow = takes > max(SLOW * part, float(np.sort(takes)[min(LEAST, len(takes)) - 1]))
+    return sizes, slow.tolist()
 
 
 def _per_step(found: Mapping[str, float], ratio: float) -> dict[str, float]:
