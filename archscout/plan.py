@@ -18,7 +18,7 @@ SUPERNET = {"score": 0.40, "verify": 0.08, "train": 0.52}  # the same where a su
 #: of the images where there are fewer, which are seen more often but not in equal number (decision 002)
 IMAGES, IMAGES_SECONDS, IMAGES_OF = 300_000, 200.0, 50_000
 KNOWN = 40.0  # epochs after which more time means more epochs, and no larger network
-LEAST_VERIFIED = 9_000  # images that a training of the first verification round should see
+LEAST_VERIFIED = 6_000  # images that a training of the first verification round should see
 LEAST_PASSES = 30.0  # or as many epochs, where those are fewer images
 FINALISTS = (48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies

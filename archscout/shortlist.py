@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -78,18 +79,25 @@ class Door:
 
 
 def various(costing: Costing, ranked: Sequence[Arch]) -> list[Arch]:
-    """The ranked architectures with the best of every size first: what the ranking says least well is how large to be.
+    """The ranked architectures with the best of every kind and size first, which is what the ranking says least well.
 
-    After the first come, from the better half and in its order, those whose parameters differ from those of all that
-    came before by the factor APART; then the others. Mutants of one parent would fill the verification otherwise.
+    Of each kind of the space (SearchSpace.kinds) come, in turn, the best and then those of the better half of that kind
+    whose parameters differ from those of all that came before of it by the factor APART; then the others in their
+    order. Mutants of one parent would fill the verification otherwise.
     """
-    first: list[Arch] = []
-    sizes: list[float] = []
-    for arch in ranked[: (len(ranked) + 1) // 2]:
-        size = math.log(max(costing(arch)["params"], 1.0))
-        if all(abs(size - other) >= math.log(APART) for other in sizes):
-            first.append(arch)
-            sizes.append(size)
+    kinds: dict[Any, list[Arch]] = {}
+    for arch in ranked:
+        kinds.setdefault(costing.space.kind(arch), []).append(arch)
+    lanes: list[list[Arch]] = []
+    for members in kinds.values():
+        lane, sizes = [], list[float]()
+        for arch in members[: (len(members) + 1) // 2]:
+            size = math.log(max(costing(arch)["params"], 1.0))
+            if all(abs(size - other) >= math.log(APART) for other in sizes):
+                lane.append(arch)
+                sizes.append(size)
+        lanes.append(lane)
+    first = [arch for turn in zip_longest(*lanes) for arch in turn if arch is not None]
     chosen = set(first)
     return [*first, *(arch for arch in ranked if arch not in chosen)]
 

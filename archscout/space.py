@@ -42,6 +42,8 @@ class SearchSpace:
     distinct:      number of canonical architectures where known.
     sample_of:     how a random canonical architecture is drawn; default: every raw choice equally likely.
     typical:       canonical architectures as a person would draw them, of every size; what a search proposes first.
+    kinds:         decisions whose options make networks of different kinds, which proxies compare badly: the
+                   verification gets the best of each.
     relax_of:      differentiable method -> function that makes a supernet of this space; see differentiable.choice.
     remake:        (factory, arguments) by which another process makes this space again; set by `portable`.
     """
@@ -60,6 +62,7 @@ class SearchSpace:
     distinct: int | None = None
     sample_of: Callable[[np.random.Generator], Arch] | None = None
     typical: tuple[Arch, ...] = ()
+    kinds: tuple[str, ...] = ()
     relax_of: Mapping[str, Callable[..., nn.Module]] | None = None
     remake: tuple[Callable[..., SearchSpace], tuple[Any, ...]] | None = None
 
@@ -71,6 +74,9 @@ class SearchSpace:
     def __post_init__(self) -> None:
         if not self.choices or any(len(options) == 0 for options in self.choices.values()):
             raise UserError(f"space '{self.name}' needs at least one decision, each with at least one option")
+
+        if unknown := set(self.kinds) - set(self.choices):
+            raise UserError(f"space '{self.name}' has no decision {', '.join(sorted(unknown))}, which its kinds name")
 
     @property
     def size(self) -> int:
@@ -96,6 +102,11 @@ class SearchSpace:
             widths = [len(options) for options in self.choices.values()]
             raise UserError(f"{arch!r} is no architecture of space '{self.name}': wanted indices below {widths}")
         return arch
+
+    def kind(self, arch: Arch) -> tuple[Any, ...]:
+        """The options of an architecture in the decisions that are its `kinds`."""
+        picks = self.decode(arch)
+        return tuple(picks[name] for name in self.kinds)
 
     def __iter__(self) -> Iterator[Arch]:
         """Every raw architecture, in lexicographic order; lazily, since a space can be astronomically large."""

@@ -137,6 +137,15 @@ def test_finalists_are_of_several_sizes_before_they_are_the_first_of_the_ranking
     found = [arch[0] for arch in various(costing, [(number,) for number in sizes])]
     assert found == [0, 2, 3, 4, 1, 5, 6, 7, 8, 9]  # of the better half those apart, then all others in their order
     assert various(costing, [(3,)]) == [(3,)]
+    kinds = {"kind": ("a", "b", "c"), "n": tuple(range(10))}
+    space = SearchSpace("kinds", (3, 8, 8), 2, kinds, lambda picks: nn.Flatten(), kinds=("kind",))
+    costing = Costing(space, {})
+    ranked = [(0, 0), (0, 1), (0, 3), (0, 2), (2, 1), (2, 0), (1, 6), (1, 7), (1, 5), (1, 4)]
+    for kind, n in ranked:
+        costing.known[kind, n] = {"params": float(sizes[n]), "violation": 0.0}
+    # the best of kinds a, c and b, then a second size of the better half of a and of b (300 and 1000 are apart)
+    assert various(costing, ranked)[:3] == [(0, 0), (2, 1), (1, 6)]
+    assert various(costing, ranked) == [*ranked[:1], ranked[4], ranked[6], (1, 7), *ranked[1:4], (2, 0), *ranked[8:]]
     assert various(costing, []) == []
 
 

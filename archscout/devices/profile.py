@@ -268,10 +268,10 @@ def measure_profile(
     speed of the machine (see `speed`).
     Training is predicted for steps of `batch` images. The slower a network is, the fewer images its step is timed with:
     the time per operation is then spread over more of them; those far too slow are left out of it. On a CPU steps are
-    timed with one thread, which other programs disturb least, and divided by the speed-up that a few networks show with `train_threads`
-    threads (at least 1, and 1 on a machine whose cores are taken). `limits` (cost -> largest value) keeps the measured
-    networks within the limits on counted costs, where enough are. Energy is read meanwhile where the machine has a
-    meter, otherwise its power is a stated one, see `energy.stated_power`.
+    timed with one thread, which other programs disturb least, and divided by the speed-up that a few networks show with
+    `train_threads` threads (at least 1, and 1 on a machine whose cores are taken). `limits` (cost -> largest value)
+    keeps the measured networks within the limits on counted costs, where enough are. Energy is read meanwhile where the
+    machine has a meter, otherwise its power is a stated one, see `energy.stated_power`.
     `on_progress(done, total)` is called along the way. A network that cannot be built or run here, or hangs, is left
     out; UserError if none can.
 

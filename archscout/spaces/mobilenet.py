@@ -166,6 +166,7 @@ def space_of(input_shape: Shape, classes: int, choices: dict[str, tuple[Any, ...
         format_of=format_text,
         parse_of=parse_text,
         describe=describe,
+        kinds=("halving",),
         distinct=count_distinct(choices, stages),
     )
 
