@@ -443,7 +443,7 @@ def device_profile(config: Config, space: SearchSpace) -> Profile:
 def score_candidates(
     run: Run, config: Config, methods: Methods, costing: Costing, plan: Plan, pool: Any, clock: Clock
 ) -> list[Arch]:
-    """The architectures that the zero-shot stage scored, best first; ties by parameters, then by text."""
+    """The architectures that the zero-shot stage scored, in the order of Trials.order."""
     directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
     costs = wanted_costs(config)
     run.once("goal", lambda: {"directions": directions, "cost_axis": costs[0]})
@@ -461,13 +461,11 @@ def score_candidates(
             on_progress=lambda n, best: bar.advance(n, best=best),
             out_of_time=lambda: ends is not None and clock.spent() > ends,
         )
-    places, ranks = trials.ranked(directions)
-    if not len(places):
+    ranked = trials.order(directions)
+    if not ranked:
         why = "; ".join((trials.why() or {"": "no feasible network was proposed"}).values())
         raise UserError(f"none of {len(trials)} proposals could be scored: {why}")
-    scored = zip(ranks.tolist(), (trials.archs[place] for place in places.tolist()), strict=True)
-    text = costing.space.format
-    return [arch for _, arch in sorted(scored, key=lambda one: (one[0], costing(one[1])["params"], text(one[1])))]
+    return ranked
 
 
 def train_shortly(

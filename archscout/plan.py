@@ -16,7 +16,7 @@ SUPERNET = {"score": 0.40, "verify": 0.08, "train": 0.52}  # the same where a su
 #: images that a full training of so many seconds should see of so many images; by the square root of the seconds more
 #: or less in other times, so that a longer one is of more images and of a larger network alike, and by the cubic root
 #: of the images where there are fewer, which are seen more often but not in equal number (decision 002)
-IMAGES, IMAGES_SECONDS, IMAGES_OF = 300_000, 200.0, 50_000
+IMAGES, IMAGES_SECONDS, IMAGES_OF = 420_000, 200.0, 50_000
 KNOWN = 40.0  # epochs after which more time means more epochs, and no larger network
 LEAST_VERIFIED = 6_000  # images that a training of the first verification round should see
 LEAST_PASSES = 30.0  # or as many epochs, where those are fewer images

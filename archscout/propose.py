@@ -240,6 +240,29 @@ class Trials(Sequence[dict[str, Any]]):
         found = np.isfinite(self.scores.table(self.scores.names)).any(axis=1).nonzero()[0]
         return found, rank_rows(self.scores.table(list(directions))[found], directions)
 
+    def order(self, directions: Mapping[str, str]) -> list[Arch]:
+        """The architectures that have a score, best first; ties by parameters, then by text.
+
+        Where the space has several kinds, the best of each come first, then the second of each, and so on: a rank is
+        then one among its kind. What is best of all kinds comes first among these.
+        """
+        space, costing = self._costing.space, self._costing
+        places, ranks = self.ranked(directions)
+        among = np.zeros(len(places), dtype=np.int64)
+        kinds: dict[Any, list[int]] = {}
+        for i, place in enumerate(places.tolist()):
+            kinds.setdefault(space.kind(self.archs[place]), []).append(i)
+        if len(kinds) > 1:
+            table = self.scores.table(list(directions))[places]
+            for members in kinds.values():
+                among[members] = rank_rows(table[members], directions)
+        archs = [self.archs[place] for place in places.tolist()]
+
+        def key(i: int) -> tuple[int, int, float, str]:
+            return int(among[i]), int(ranks[i]), costing(archs[i])["params"], space.format(archs[i])
+
+        return [archs[i] for i in sorted(range(len(archs)), key=key)]
+
     def why(self) -> dict[str, str] | None:
         """The reasons of the first trial that failed."""
         return next(iter(self._failures.values()), None)

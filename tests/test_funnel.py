@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from archscout.config import Config
 from archscout.execute import Outcome
 from archscout.fit import Recipe
 from archscout.plan import Plan
-from archscout.propose import Costing, trial_key
+from archscout.propose import Costing, Trials, trial_key
 from archscout.proxies import PROXIES
 from archscout.run import Run
 from archscout.shortlist import Door, pulled, various
@@ -147,6 +148,22 @@ def test_finalists_are_of_several_sizes_before_they_are_the_first_of_the_ranking
     assert various(costing, ranked)[:3] == [(0, 0), (2, 1), (1, 6)]
     assert various(costing, ranked) == [*ranked[:1], ranked[4], ranked[6], (1, 7), *ranked[1:4], (2, 0), *ranked[8:]]
     assert various(costing, []) == []
+
+
+def test_the_order_of_the_ranking_is_by_rank_among_the_own_kind() -> None:
+    space = SearchSpace(
+        "kinds", (3, 8, 8), 2, {"kind": ("a", "b"), "n": (0, 1, 2, 3)}, lambda picks: nn.Flatten(), kinds=("kind",)
+    )
+    costing = Costing(space, {})
+    trials = Trials(costing)
+    for arch in space:
+        costing.known[arch] = {"params": 1.0, "violation": 0.0}
+        score = 10.0 * arch[0] + arch[1] if arch != (0, 3) else 7.0  # kind b is above kind a throughout
+        trials.add(arch, {"scores": {"naswot": score}})
+    directions = {"naswot": "max"}
+    assert trials.order(directions) == [(1, 3), (0, 3), (1, 2), (0, 2), (1, 1), (0, 1), (1, 0), (0, 0)]
+    costing.space = replace(space, kinds=())
+    assert trials.order(directions) == [(1, 3), (1, 2), (1, 1), (1, 0), (0, 3), (0, 2), (0, 1), (0, 0)]
 
 
 def test_each_entrant_trains_in_its_own_precision(run: Run) -> None:

@@ -174,18 +174,17 @@ def space_of(input_shape: Shape, classes: int, choices: dict[str, tuple[Any, ...
 def typical(choices: dict[str, tuple[Any, ...]], strides: list[int]) -> Iterator[Arch]:
     """Networks at full resolution as a person would draw them, middling widths first; kernel 3 all over.
 
-    Of every rank of width, first of plain residual blocks (fused, without expansion) one network that pools, one that
-    is early, and one of either that is deeper or shallower; then late ones of one rank and of the next after the first
-    stage, and inverted residual ones (depthwise, the largest expansion).
+    Of every rank of width, first of plain residual blocks (fused, without expansion), two or three in each stage, one
+    network that pools and one that is early; then late ones of one rank and of the next after the first stage, and
+    inverted residual ones (depthwise, the largest expansion).
     """
     halves = sum(stride > 1 for stride in strides[1:])
     fused, inverted = ("fused", EXPANDS[0]), ("depthwise", EXPANDS[-1])
     ranks = sorted(range(len(choices["width1"])), key=lambda rank: abs(rank - 2.4))
     soon = [
         (rank, 0, halving, fused, [depth] * max(halves, 3))
-        for depths in ((2, 2), (1, 3)) for rank in ranks
-        for halving, depth in zip(("pool", "early"), depths, strict=True)
-    ]  # fmt: skip
+        for depth, rank, halving in product((2, 3), ranks, ("pool", "early"))
+    ]
     late = [
         (rank, step, HALVINGS[0], block, [1] + [depth] * last)
         for rank, depth, last, (block, step) in product(
