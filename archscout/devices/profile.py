@@ -262,10 +262,10 @@ def measure_profile(
 ) -> Profile:
     """Measure some networks of a space on this device, and fit what predicts all others. Takes about `seconds`.
 
-    Up to 200 random architectures are traced, and `networks` of them measured, from the least to the most macs; half as
-    many are of the typical ones, where the space names such, since a search begins there. Latency
-    is timed in two separate rounds, each beside a reference network; the mean of the two ratios is brought to the usual
-    speed of the machine (see `speed`).
+    Up to 200 random architectures are traced, and `networks` measured, from the least to the most macs: half of them
+    random ones and half typical ones, since a search begins there, or all random where the space names no typical ones.
+    Latency is timed in two separate rounds, each beside a reference network; the mean of the two ratios is brought to
+    the usual speed of the machine (see `speed`).
     Training is predicted for steps of `batch` images. The slower a network is, the fewer images its step is timed with:
     the time per operation is then spread over more of them; those far too slow are left out of it. On a CPU steps are
     timed with one thread, which other programs disturb least, and divided by the speed-up that a few networks show with
