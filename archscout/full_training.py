@@ -66,7 +66,8 @@ def best_rate(model: torch.nn.Module, data: Data, recipe: Recipe, config: Config
     seconds = min(max(0.005 * (config.budget or 0.0), 0.5), 3.0)
     counts = sorted({1, config.train_threads})
     ms, threads, precision = fastest_training(
-        model, data.shape, len(data.classes), batch=recipe.batch_size, device=config.device, seconds=seconds,
+        model, data.shape, len(data.classes), batch=recipe.batch_size, device=config.device,
+        turns=2, seconds=seconds / 2,
         among=[(threads, precision) for precision in usable(recipe, config) for threads in counts],
     )  # fmt: skip
     return {"ms": ms, "threads": threads, "precision": precision}

@@ -14,9 +14,9 @@ SHARES = {"score": 0.05, "verify": 0.15, "train": 0.80}  # of the time left afte
 LEAST_TRAIN = 0.30  # of that time for the full training, however little data there are
 SUPERNET = {"score": 0.40, "verify": 0.08, "train": 0.52}  # the same where a supernet is trained instead of scoring
 #: images that a full training of so many seconds should see of so many images; by the square root of the seconds more
-#: or less in other times, so that a longer one is of more images and of a larger network alike, and by the cubic root
-#: of the images where there are fewer, which are seen more often but not in equal number (decision 002)
-IMAGES, IMAGES_SECONDS, IMAGES_OF = 420_000, 200.0, 50_000
+#: or less in other times, so that a longer one is of more images and of a larger network alike, and by a power of the
+#: images where there are fewer, which are seen more often but not in equal number (decisions 002 and 013)
+IMAGES, IMAGES_SECONDS, IMAGES_OF, IMAGES_POWER = 420_000, 200.0, 50_000, 0.42
 KNOWN = 40.0  # epochs after which more time means more epochs, and no larger network
 LEAST_VERIFIED = 6_000  # images that a training of the first verification round should see
 LEAST_PASSES = 30.0  # or as many epochs, where those are fewer images
@@ -115,7 +115,7 @@ def wanted_epochs(seconds: float, images: int) -> float:
 
     Beyond KNOWN of them, more time is for more of them alone: few images are not better learned by a larger network.
     """
-    seen = IMAGES * math.sqrt(seconds / IMAGES_SECONDS) * (images / IMAGES_OF) ** (1 / 3)
+    seen = IMAGES * math.sqrt(seconds / IMAGES_SECONDS) * (images / IMAGES_OF) ** IMAGES_POWER
     epochs = max(seen / images, 6.0)
     return min(epochs * max(1.0, epochs / KNOWN), most_epochs(images))
 

@@ -87,7 +87,7 @@ def test_longer_trainings_are_of_more_images_and_larger_networks_alike() -> None
     times = long.seconds["train"] / short.seconds["train"]
     assert long.epochs / short.epochs == pytest.approx(times**0.5)
     assert long.training_limit / short.training_limit == pytest.approx(times**0.5)
-    assert wanted_epochs(200.0, 25_000) == pytest.approx(12.0 / 2 ** (1 / 3))
+    assert wanted_epochs(200.0, 25_000) == pytest.approx(16.8 / 2**0.42)
     assert wanted_epochs(200.0, 10**7) == 6.0
     assert wanted_epochs(10**6, 60_000) == most_epochs(60_000)
 

@@ -163,16 +163,23 @@ def precisions(device: str = "cpu") -> tuple[str, ...]:
 
 
 def fastest_training(
-    model: nn.Module, input_shape: Shape, classes: int, *, among: Sequence[tuple[int, str]], **settings: Any
+    model: nn.Module,
+    input_shape: Shape,
+    classes: int,
+    *,
+    among: Sequence[tuple[int, str]],
+    turns: int = 1,
+    **settings: Any,
 ) -> tuple[float, int, str]:
     """The least milliseconds per image of a training step, and the threads and the precision that have them.
 
-    among: threads and precision of each way to try.  settings: what else `measure_training` takes, the same for all.
+    among: threads and precision of each way to try.  turns: how often each is measured; the least counts, so that what
+    disturbs the machine for a moment does not decide.  settings: what else `measure_training` takes, the same for all.
     A precision that the network cannot compute in is passed over, unless it is the first; and one other than the first
     is taken only where it is faster by GAIN, since the first is the most exact.
     """
     found: list[tuple[float, int, str]] = []
-    for threads, precision in among:
+    for threads, precision in [*among] * turns:
         try:
             ms = measure_training(model, input_shape, classes, threads=threads, precision=precision, **settings)
         except RuntimeError:
