@@ -30,7 +30,7 @@ from archscout.devices.latency import (
     median_interval,
     timed,
 )
-from archscout.devices.profile import Profile, features, fit_profile, measure_profile, spread
+from archscout.devices.profile import Profile, _step_sizes, features, fit_profile, measure_profile, spread
 from archscout.errors import UserError
 from archscout.space import SearchSpace
 
@@ -462,6 +462,35 @@ def test_the_fastest_precision_is_taken_where_the_gain_is_worth_it(monkeypatch: 
     assert latency_module.precisions() == (exact,)
 
 
+def test_what_disturbs_for_a_moment_does_not_choose_the_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([2.0, 9.0, 2.1, 1.0])  # of float32 and bfloat16, disturbed the first time, in two turns
+    monkeypatch.setattr(latency_module, "measure_training", lambda *_, **__: next(times))
+    among = [(1, "32-true"), (1, "bf16-mixed")]
+    assert latency_module.fastest_training(net(2, 0), (3, 8, 8), 5, among=among, turns=2) == (1.0, 1, "bf16-mixed")
+
+
+def test_each_network_trains_in_a_step_of_its_own_size() -> None:
+    latencies = np.array([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 400.0])
+    sizes, slow = _step_sizes(64, latencies, 800.0, 4)  # 100 ms each, 4 steps
+    assert sizes == [64, 64, 32, 16, 8, 8, 8, 8]
+    assert slow == [False] * 6 + [True, True]  # beyond 200 ms: those that are not among the six fastest
+    assert _step_sizes(64, latencies[:6], 1e-3, 4) == ([8] * 6, [False] * 6)
+    assert _step_sizes(4, latencies[:1], 1e9, 4) == ([4], [False])
+
+
+def test_half_of_what_a_profile_measures_is_typical(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_module, "measure_training", lambda *a, **k: 1.0)
+    calm = Latency(1.0, 1.0, 1.0, 1.0, 20, 0.0, "cpu", "torch", 1)
+    monkeypatch.setattr(profile_module, "measure_latency", lambda *a, on_begin, **k: on_begin() or calm)
+    choices = {"width": tuple(range(1, 1001))}
+    space = SearchSpace("wide", (3, 8, 8), 5, choices, lambda picks: net(picks["width"] % 7 + 1, 0))
+    space = replace(space, typical=tuple((index,) for index in range(8)))
+    texts = {space.format(arch) for arch in space.typical}
+    found = measure_profile(space, networks=9, seconds=5.0)
+    assert sum(row["arch"] in texts for row in found.measured) == 4
+    assert found.networks == 9
+
+
 def test_a_step_in_bfloat16_leaves_the_network_as_it_was() -> None:
     model = net(4, 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -505,7 +534,8 @@ def test_accuracy_on_a_quiet_device_with_the_real_law(monkeypatch: pytest.Monkey
         assert found.training(seen) == pytest.approx(per_image(seen, 64) / 2, rel=0.05)
 
 
-def test_steps_of_fewer_images_than_are_predicted() -> None:
+@pytest.mark.parametrize("step", [16, (8, 16, 32)])
+def test_steps_of_fewer_images_than_are_predicted(step: int | tuple[int, ...]) -> None:
     """A step costs 2 ms an operation once, and 1e-6 ms a multiply-add for each image."""
     space = small_space()
     traces = [trace(space.build(arch), space.input_shape) for arch in space]
@@ -513,16 +543,17 @@ def test_steps_of_fewer_images_than_are_predicted() -> None:
     def per_image(seen: Trace, batch: int) -> float:
         return 2 * len(seen.ops) / batch + 1e-6 * seen.macs
 
+    steps = [step] * len(traces) if isinstance(step, int) else [step[i % 3] for i in range(len(traces))]
     found = fit_profile(
         traces,
         [law(seen) for seen in traces],
-        [per_image(seen, 16) for seen in traces],
+        [per_image(seen, size) for seen, size in zip(traces, steps, strict=True)],
         names=[space.format(arch) for arch in space],
         device="toy",
         threads=1,
         train_threads=1,
         batch=64,
-        step=16,
+        step=step if isinstance(step, int) else steps,
         space=space.name,
         input_shape=space.input_shape,
     )
