@@ -339,8 +339,9 @@ def choose_network(
     for name in limits:
         if name not in COSTS:
             raise UserError(f"unknown limit '{name}'; limits are on {', '.join(COSTS)}")
+    batch = min(64, recipe_of(config, data, metric, 10.0).batch_size)
     with progress("measuring this device", None):
-        profile = Profile.from_json(run.once("profile", lambda: device_profile(config, space).to_json()))
+        profile = Profile.from_json(run.once("profile", lambda: device_profile(config, space, batch).to_json()))
     clock.stage_done("profile")
     require_known("objective", config.objectives, profile)
     costing = Costing(space, limits, profile, patience=config.timeout)
@@ -426,14 +427,18 @@ def choose_network(
     return winner, plan
 
 
-def device_profile(config: Config, space: SearchSpace) -> Profile:
-    """What predicts costs: this machine, measured now, or in latency and energy another device, if one is named."""
+def device_profile(config: Config, space: SearchSpace, batch: int = 64) -> Profile:
+    """What predicts costs: this machine, measured now, or in latency and energy another device, if one is named.
+
+    batch: images of the training step that is predicted; small data train in small ones, which take longer per image.
+    """
     target = other_device(config)
     here = measure_profile(
         space,
         device=config.device,
         threads=config.threads,
         train_threads=config.train_threads,
+        batch=batch,
         seconds=min(max(0.02 * (config.budget or 600.0), 4.0), 25.0),
         seed=config.seed,
     )

@@ -50,7 +50,8 @@ def mobilenet(input_shape: Shape, classes: int) -> SearchSpace:
 
     Every convolution is followed by BN, all but the projections by ReLU; a block adds its input where shapes match. The
     number of stages and their strides follow the image: maps shrink to about 4 x 4; images larger than 64 pixels are
-    halved by the first convolution. Beyond 32 pixels late would be early, and is the word for it.
+    halved by the first convolution. Beyond 32 pixels the first stage halves by strides, and
+    there is no other way.
 
     Text: r75-s16-f3e1w16x2-d5e4w32x3 is resolution 75 %, stem 16, two fused blocks (kernel 3, expand 1, width 16),
     three depthwise blocks (kernel 5, expand 4, width 32), late; r75-s16-pool-f3e1w16x2 pools.
@@ -230,10 +231,8 @@ def plan_strides(input_shape: Shape) -> list[int]:
 
 
 def halvings(strides: list[int]) -> tuple[str, ...]:
-    """The ways to halve that differ: late and early are one where the first stage halves, all where none does."""
-    if 2 not in strides[1:]:
-        return HALVINGS[:1]
-    return HALVINGS if strides[1] == 1 else ("late", "pool")
+    """The ways to halve: all where the first stage could halve and does not, else the strides as they are."""
+    return HALVINGS if strides[1] == 1 and 2 in strides[1:] else HALVINGS[:1]
 
 
 def early(strides: list[int]) -> list[int]:
