@@ -126,7 +126,10 @@ def space_of(input_shape: Shape, classes: int, choices: dict[str, tuple[Any, ...
         for stage, part in enumerate(parts[2:], 1):
             match = re.fullmatch(r"([df])([0-9]{1,2})e([0-9]{1,2})w([0-9]{1,4})x([0-9]{1,2})", part)
             if match is None:
-                raise wrong(text, f"a stage like f3e1w16x2 where '{part[:20]}' is")
+                first = (
+                    f"{' or '.join(choices['halving'][1:])}, or " if stage == 1 and len(choices["halving"]) > 1 else ""
+                )
+                raise wrong(text, f"{first}a stage like f3e1w16x2 where '{part[:20]}' is")
             values[f"kind{stage}"] = "depthwise" if match[1] == "d" else "fused"
             for field, value in zip(("kernel", "expand", "width", "depth"), match.groups()[1:], strict=True):
                 values[f"{field}{stage}"] = int(value)
