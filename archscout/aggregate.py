@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -51,9 +52,13 @@ def rank_pool(
     only counts as the worst by it. Ranks exist only within this pool. Costs O(n log n) per proxy.
     Raises UserError for an unknown direction or a filter outside [0, 1).
     """
-    names = list(directions)
+    return rank_rows(score_table(values, list(directions)), directions, filter)
+
+
+def score_table(values: Sequence[Mapping[str, float]], names: Sequence[str]) -> np.ndarray:
+    """The scores of some names as a table (n, names), NaN where there is none."""
     table = np.array([[member.get(name, np.nan) for name in names] for member in values], dtype=float)
-    return rank_rows(table.reshape(len(values), len(names)), directions, filter)
+    return table.reshape(len(values), len(names))
 
 
 def rank_rows(table: np.ndarray, directions: Mapping[str, str], filter: float = 0.0) -> np.ndarray:
@@ -88,6 +93,23 @@ def rank_rows(table: np.ndarray, directions: Mapping[str, str], filter: float = 
     poor = np.any([place <= filter for place in places], axis=0) if places else np.zeros(n, dtype=bool)
     ranks[complete] = positions(total.round(9), poor)
     return ranks
+
+
+def rank_among_kinds(
+    table: np.ndarray, directions: Mapping[str, str], kinds: Sequence[Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same with ranks among the members of the own kind, and how many members that kind has.
+
+    kinds: of each row; equal where networks are of one kind, see SearchSpace.kinds.
+    """
+    members: dict[Any, list[int]] = {}
+    for i, kind in enumerate(kinds):
+        members.setdefault(kind, []).append(i)
+    ranks, sizes = np.empty((2, len(table)), dtype=np.int64)
+    for places in members.values():
+        ranks[places] = rank_rows(table[places], directions)
+        sizes[places] = len(places)
+    return ranks, sizes
 
 
 def positions(total: np.ndarray, poor: np.ndarray) -> np.ndarray:

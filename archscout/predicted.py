@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from archscout.aggregate import rank_pool
 from archscout.errors import UserError
 from archscout.predictor import predict_pool
 from archscout.space import Arch, SearchSpace
@@ -55,9 +55,9 @@ class Predictor:
         self._rng = np.random.default_rng(seed)
         self._open = Open()
         scored = dict(start) if isinstance(start, Mapping) else {arch: {} for arch in start}
-        ranks = rank_pool(list(scored.values()), goal.proxies)
-        kept = sorted(zip(ranks.tolist(), range(len(scored)), strict=True))[:SCORED]
         archs = list(scored)
+        ranks = predict_pool(list(scored.values()), goal.proxies, {}, kinds=self._kinds(archs)).ranks
+        kept = sorted(zip(ranks.tolist(), range(len(scored)), strict=True))[:SCORED]
         self._scores: dict[Arch, Mapping[str, float]] = {archs[place]: scored[archs[place]] for _, place in kept}
         self._outcomes: dict[Arch, float] = {}  # larger is better
         self._order: list[Arch] | None = None  # of the candidates, best first; None after a tell
@@ -103,8 +103,11 @@ class Predictor:
         known = {place[arch]: value for arch, value in self._outcomes.items() if arch in place}
         if not archs:
             return []
-        ranks = predict_pool(list(scores.values()), self.goal.proxies, known).ranks
+        ranks = predict_pool(list(scores.values()), self.goal.proxies, known, kinds=self._kinds(archs)).ranks
         return [archs[i] for i in np.argsort(ranks, kind="stable")]
+
+    def _kinds(self, archs: Sequence[Arch]) -> list[tuple[Any, ...]]:
+        return [self.space.kind(arch) for arch in archs]
 
     def _neighbour(self) -> Arch:
         if not self._outcomes:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from archscout.aggregate import rank_pool
+from archscout.aggregate import rank_among_kinds, rank_pool, score_table
 from archscout.errors import UserError
 
 LEAST = 8  # evaluations below which the aggregate alone ranks
 PRIOR = (5.0, 0.5)  # the aggregate is believed as if 5 evaluations had correlated with it at 0.5
+ALIKE = 1.0  # kinds are believed to be equally good as if so many evaluations of each had said so
 FITTED = (
     400  # evaluations, at most, on which the three numbers of the kernel are fitted; all of them are conditioned on
 )
@@ -40,6 +43,7 @@ def predict_pool(
     evaluated: Mapping[int, float],
     *,
     features: Sequence[str] | None = None,
+    kinds: Sequence[Any] | None = None,
     least: int = LEAST,
     seed: int = 0,
 ) -> Prediction:
@@ -49,13 +53,17 @@ def predict_pool(
     directions:  the proxies of the aggregate, name -> "max" or "min"; see aggregate.rank_pool.
     evaluated:   position in the pool -> accuracy, of comparable trainings.
     features:    the names that the predictor reads; default: those of `directions`. Costs may be among them.
+    kinds:       of each member, see SearchSpace.kinds; default: all are of one. The aggregate then ranks members of a
+                 kind, and what sets kinds apart is learned from the evaluations: without any, the best of each comes
+                 first, then the second of each.
     least:       evaluations below which the ranks are those of the aggregate, whatever was evaluated.
 
     The aggregate is the mean that the evaluations correct, so that it rules while they are few and fades as they grow:
     every feature becomes a normal score by its rank in the pool, and so do the accuracies; a line in the aggregate is
-    fitted whose slope begins at a prior (PRIOR) and is never negative, and a Gaussian process (Matern 3/2, one length
-    for all features, with noise) explains what is left. Its three numbers maximise the likelihood. A member that lacks
-    a score counts as the worst by it, or as the lowest by a feature of no direction.
+    fitted whose slope begins at a prior (PRIOR) and is never negative, then the mean of each kind, drawn to that of all
+    (ALIKE), and a Gaussian process (Matern 3/2, one length for all features, with noise) explains what is left. Its
+    three numbers maximise the likelihood. A member that lacks a score counts as the worst by it, or as the lowest by a
+    feature of no direction.
 
     On NAS-Bench-201 (benchmarks/predictor.py) the order is never clearly worse than the aggregate's and better from
     about 50 evaluations on; a forest needs some 100 to draw level. Fails where evaluations are not comparable, and it
@@ -69,18 +77,22 @@ def predict_pool(
         raise UserError(f"evaluated members are positions from 0 to {n - 1} in the pool, got {strange[0]}")
     if wrong := [v for v in evaluated.values() if not np.isfinite(v)]:
         raise UserError(f"evaluations are finite numbers, got {wrong[0]}")
+    kinds = [()] * n if kinds is None else list(kinds)
     ranks = rank_pool(values, directions)
+    among, sizes = rank_among_kinds(score_table(values, list(directions)), directions, kinds)
+    if len(set(kinds)) > 1:
+        ranks = rankdata(among * (n + 1) + ranks, method="min").astype(np.int64)
     if len(evaluated) < max(least, 2):
         return Prediction(ranks, None, len(evaluated))
     names = list(directions if features is None else features)
-    table = np.array([[member.get(name, np.nan) for name in names] for member in values], dtype=float)
-    believed = normal_scores(-ranks.astype(float))
+    table = score_table(values, names)
+    believed = normal_scores(-(among - 0.5) / sizes)
     signs = [-1.0 if directions.get(name) == "min" else 1.0 for name in names]
     columns = [normal_scores(sign * table[:, j]) for j, sign in enumerate(signs)]
     inputs = np.column_stack([*(c for c in columns if np.ptp(c) > 0), believed])
     at = np.fromiter(evaluated, dtype=np.int64)
     accuracies = np.array([evaluated[int(i)] for i in at], dtype=float)
-    place = regress(inputs, believed, at, normal_scores(accuracies), seed)
+    place = regress(inputs, believed, kinds, at, normal_scores(accuracies), seed)
     found = np.empty(n, dtype=np.int64)
     found[np.lexsort((ranks, -place))] = np.arange(1, n + 1)
     known = np.sort(accuracies)
@@ -100,10 +112,23 @@ def slope_of(x: np.ndarray, z: np.ndarray) -> float:
     return max(0.0, float((weight * correlation + (x * z).sum()) / (weight + (x * x).sum())))
 
 
-def regress(inputs: np.ndarray, believed: np.ndarray, at: np.ndarray, z: np.ndarray, seed: int) -> np.ndarray:
-    """The expected z (n,) of a pool: a line in `believed` plus a Gaussian process in `inputs`.
+def means_of(kinds: Sequence[Any], at: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """The mean of the kind of each member (n,), from z (m,) of those evaluated, drawn to 0; 0 where all are of one."""
+    if len(set(kinds)) < 2:
+        return np.zeros(len(kinds))
+    sums, counts = Counter[Any](), Counter[Any]()
+    for place, value in zip(at.tolist(), z.tolist(), strict=True):
+        sums[kinds[place]] += value
+        counts[kinds[place]] += 1
+    return np.array([sums[kind] / (counts[kind] + ALIKE) for kind in kinds])
 
-    inputs (n, d), believed (n,), at (m,) the positions of the evaluated members, z (m,) of mean about 0.
+
+def regress(
+    inputs: np.ndarray, believed: np.ndarray, kinds: Sequence[Any], at: np.ndarray, z: np.ndarray, seed: int
+) -> np.ndarray:
+    """The expected z (n,) of a pool: a line in `believed`, the mean of the kind, and a Gaussian process in `inputs`.
+
+    inputs (n, d), believed (n,), kinds (n,), at (m,) the positions of the evaluated members, z (m,) of mean about 0.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -111,7 +136,8 @@ def regress(inputs: np.ndarray, believed: np.ndarray, at: np.ndarray, z: np.ndar
 
     x = (believed - believed[at].mean()) / (believed[at].std() or 1.0)
     slope = slope_of(x[at], z)
-    rest = z - slope * x[at]
+    line = slope * x + means_of(kinds, at, z - slope * x[at])
+    rest = z - line[at]
     kernel = ConstantKernel(0.5, (1e-2, 10.0)) * Matern(5.0, (1.0, 50.0), nu=1.5) + WhiteKernel(0.5, (0.05, 2.0))
     few = np.arange(len(at))
     if len(at) > FITTED:
@@ -121,4 +147,4 @@ def regress(inputs: np.ndarray, believed: np.ndarray, at: np.ndarray, z: np.ndar
         process = GaussianProcessRegressor(kernel, random_state=seed).fit(inputs[at[few]], rest[few])
         if len(few) < len(at):
             process = GaussianProcessRegressor(process.kernel_, optimizer=None).fit(inputs[at], rest)
-    return slope * x + process.predict(inputs)
+    return line + process.predict(inputs)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from archscout.aggregate import rank_rows
+from archscout.aggregate import rank_among_kinds, rank_rows
 from archscout.costs import COSTS, available
 from archscout.costs.limits import format_cost, violation
 from archscout.costs.trace import Trace, trace
@@ -248,15 +248,11 @@ class Trials(Sequence[dict[str, Any]]):
         """
         space, costing = self._costing.space, self._costing
         places, ranks = self.ranked(directions)
-        among = np.zeros(len(places), dtype=np.int64)
-        kinds: dict[Any, list[int]] = {}
-        for i, place in enumerate(places.tolist()):
-            kinds.setdefault(space.kind(self.archs[place]), []).append(i)
-        if len(kinds) > 1:
-            table = self.scores.table(list(directions))[places]
-            for members in kinds.values():
-                among[members] = rank_rows(table[members], directions)
         archs = [self.archs[place] for place in places.tolist()]
+        among = np.zeros(len(places), dtype=np.int64)
+        if space.kinds:
+            table = self.scores.table(list(directions))[places]
+            among, _ = rank_among_kinds(table, directions, [space.kind(arch) for arch in archs])
 
         def key(i: int) -> tuple[int, int, float, str]:
             return int(among[i]), int(ranks[i]), costing(archs[i])["params"], space.format(archs[i])

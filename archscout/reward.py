@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from archscout.aggregate import rank_pool
+from archscout.aggregate import rank_among_kinds, score_table
 from archscout.plan import TOGETHER
 from archscout.propose import GENERATION, Costing, trial_key
 from archscout.space import Arch, SearchSpace
@@ -191,8 +191,10 @@ class Search:
         if best_of := getattr(self.strategy, "best_of", None):
             return best_of({arch: self.scores[arch] for arch in group})
         pool = dict.fromkeys((*group, *islice(self.scores, POOL)))
-        ranks = dict(zip(pool, rank_pool([self.scores[arch] for arch in pool], self.directions).tolist(), strict=True))
-        return min(group, key=ranks.__getitem__)
+        table = score_table([self.scores[arch] for arch in pool], list(self.directions))
+        ranks, sizes = rank_among_kinds(table, self.directions, [self.costing.space.kind(arch) for arch in pool])
+        places = dict(zip(pool, (ranks / sizes).tolist(), strict=True))
+        return min(group, key=places.__getitem__)
 
     def _train(self, chosen: Sequence[Arch], more: bool, on_progress: Callable[[int, str], None]) -> None:
         run, space, answers = self.run, self.costing.space, self._answers()

@@ -190,17 +190,19 @@ def pulled(
     known = [(r, run.recall(trial_key(space, space.parse(r["arch"]))) or run.recall(f"control/{r['key']}"))
              for r in records if r["space"] == space.name and r["rounds"]]  # fmt: skip
     members = [run.recall(trial_key(space, arch)) for arch in archs]
+    kinds = [space.kind(arch) for arch in archs]
     evaluated = {}
     for record, trial in known:
         if record["arch"] not in place and trial and trial["scores"]:  # a control: it informs, and cannot enter again
             place[record["arch"]] = len(members)
+            kinds.append(space.kind(space.parse(record["arch"])))
             members.append({"costs": record["costs"], **trial})
         if record["arch"] in place:
             evaluated[place[record["arch"]]] = record["rounds"][0]["validation"]
     directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
     values = [{**m["costs"], **m["scores"]} for m in members]
     features = [*directions, *(name for name in PREDICTING if all(name in m for m in values))]
-    found = predict_pool(values, directions, evaluated, features=features, seed=door.config.seed)
+    found = predict_pool(values, directions, evaluated, features=features, kinds=kinds, seed=door.config.seed)
     order = range(len(archs))
     if found.value is not None:
         order = np.argsort(found.ranks[: len(archs)], kind="stable").tolist()

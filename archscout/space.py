@@ -104,7 +104,9 @@ class SearchSpace:
         return arch
 
     def kind(self, arch: Arch) -> tuple[Any, ...]:
-        """The options of an architecture in the decisions that are its `kinds`."""
+        """The options of an architecture in the decisions that are its `kinds`; alike for all where there are none."""
+        if not self.kinds:
+            return ()
         picks = self.decode(arch)
         return tuple(picks[name] for name in self.kinds)
 

@@ -12,7 +12,7 @@ from scipy.stats import kendalltau, norm
 
 from archscout.aggregate import rank_pool
 from archscout.errors import UserError
-from archscout.predictor import LEAST, PRIOR, normal_scores, predict_pool, regress, slope_of
+from archscout.predictor import ALIKE, LEAST, PRIOR, means_of, normal_scores, predict_pool, regress, slope_of
 
 DIRECTIONS = {"params": "max", "naswot": "max"}
 
@@ -59,6 +59,36 @@ def test_an_aggregate_that_is_right_is_kept() -> None:
     assert kendalltau(-found.ranks[10:], truth[10:])[0] > believed - 0.05
 
 
+def test_what_sets_kinds_apart_is_learned_from_evaluations() -> None:
+    """The aggregate puts every network of kind 0 before all others, and is right within a kind; kind 1 is the best."""
+    members = pool(300, seed=3)
+    kinds = [i % 3 for i in range(300)]
+    truth = np.array([0.05 * m["truth"] + 0.3 * (kind == 1) for m, kind in zip(members, kinds, strict=True)])
+    for member, kind in zip(members, kinds, strict=True):
+        if kind == 0:
+            member["params"], member["naswot"] = 1000 * member["params"], member["naswot"] + 10
+    before = predict_pool(members, DIRECTIONS, {}, kinds=kinds)
+    order = np.argsort(before.ranks)
+    assert [kinds[i] for i in order[:30]].count(0) == 10
+    assert kinds[order[0]] == 0
+    assert sorted(kinds[i] for i in order[:3]) == [0, 1, 2]
+    assert kinds[np.argsort(rank_pool(members, DIRECTIONS))[99]] == 0
+
+    evaluated = {int(i): float(truth[i]) for i in order[:9]}
+    found = np.argsort(predict_pool(members, DIRECTIONS, evaluated, kinds=kinds).ranks)
+    blind = np.argsort(predict_pool(members, DIRECTIONS, evaluated).ranks)
+    assert [kinds[i] for i in found[:6]].count(1) >= 5
+    assert {kinds[i] for i in blind[:20]} == {0}
+    assert truth[found[:20]].mean() > truth[blind[:20]].mean() + 0.15
+
+
+def test_the_mean_of_a_kind_is_drawn_to_that_of_all() -> None:
+    at, z = np.array([0, 1, 2]), np.array([1.0, 2.0, -1.0])
+    kinds = ["a", "a", "b", "c", "b"]
+    assert means_of(kinds, at, z).tolist() == pytest.approx([3 / (2 + ALIKE)] * 2 + [-1 / (1 + ALIKE), 0.0, -0.5])
+    assert means_of(["a"] * 5, at, z).tolist() == [0.0] * 5
+
+
 def test_the_process_is_that_of_the_book() -> None:
     """Conditioning written out with a solve, at the kernel that was fitted; its likelihood has no better neighbour."""
     rng = np.random.default_rng(3)
@@ -76,7 +106,7 @@ def test_the_process_is_that_of_the_book() -> None:
         likelihood = -0.5 * rest @ np.linalg.solve(known, rest) - 0.5 * np.linalg.slogdet(known)[1]
         return slope * x + kernel[:, at] @ np.linalg.solve(known, rest), float(likelihood)
 
-    found = regress(inputs, believed, at, z, seed=0)
+    found = regress(inputs, believed, [()] * len(inputs), at, z, seed=0)
     grid = [(s, ell, v) for s in np.geomspace(0.01, 10, 25) for ell in np.geomspace(1, 50, 25)
             for v in np.geomspace(0.05, 2, 25)]  # fmt: skip
     best = max(grid, key=lambda numbers: solved(*numbers)[1])

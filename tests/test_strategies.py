@@ -199,6 +199,25 @@ def test_evolution_prefers_good_parents() -> None:
     assert {strategy._parent() for _ in range(20)} == {archs[6]}
 
 
+def test_evolution_improves_every_kind_of_network_by_proxies_and_the_best_of_all_by_accuracy() -> None:
+    """All networks of the second kind score higher; each decision but the first adds to a score."""
+    kinds = replace(space(), kinds=("d0",))
+
+    def evaluate(arch: Arch) -> dict[str, float]:
+        return {"violation": 0.0, "total": 1000.0 * (arch[0] == 1) + sum(arch[1:])}
+
+    def found(kinds: SearchSpace, goal: Goal) -> dict[int, list[Arch]]:
+        seen = search(Evolution(kinds, seed=0, goal=goal, population=20, tournament=5), 600, 10, evaluate)
+        return {kind: [arch for arch, _ in seen[200:] if arch[0] == kind] for kind in range(6)}
+
+    apart = found(kinds, SCORES)
+    together = found(space(), SCORES)
+    by_accuracy = found(kinds, replace(SCORES, proxies={"macs": "max"}))
+    assert by_accuracy == together
+    assert len(together[1]) > 300 > 150 > max(len(apart[kind]) for kind in range(6))
+    assert min(len(apart[kind]) for kind in range(6)) > 30
+
+
 def test_small_space_is_walked_through() -> None:
     pytest.importorskip("archscout.aggregate")
     toy = space(3, 4)

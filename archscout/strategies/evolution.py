@@ -19,14 +19,16 @@ class Evolution:
     Costs one ranking of the population per tell and some ten microseconds per proposal.
 
     population: members kept; until there are so many, proposals are random. tournament: members drawn (without
-    replacement) for each child; the best by rank within the population is the parent. A child is the parent with one
+    replacement) for each child; the best by fitness is the parent. A child is the parent with one
     decision changed; one that was proposed before is changed once more, up to `retries` times, so that a small space
     is walked and not proposed again and again. start: the first proposals, instead of random ones; default: what the
     space calls typical.
     Only feasible proposals with a score enter the population. Costs of the goal are not looked at: limits are kept by
     what enters.
 
-    Fitness is the rank of `archscout.aggregate.rank_pool` within the population, so several proxies count alike.
+    Fitness is the rank of `archscout.aggregate.rank_pool` within the population, so several proxies count alike. Where
+    the space has several kinds of networks it is the rank among the members of the own kind, so that each kind is
+    improved, since proxies compare kinds badly; accuracies do not, and rank among all.
 
     Source: Real, Aggarwal, Huang and Le 2019, "Regularized evolution for image classifier architecture search",
     arXiv 1802.01548.
@@ -86,8 +88,10 @@ class Evolution:
 
     def _parent(self) -> Arch:
         if self._ranks is None:
-            from archscout.aggregate import rank_pool
+            from archscout.aggregate import rank_among_kinds, score_table
 
-            self._ranks = np.asarray(rank_pool([scores for _, scores in self._members], self.goal.scores))
+            table = score_table([scores for _, scores in self._members], list(self.goal.scores))
+            kinds = [self.space.kind(arch) if self.goal.zero_shot else () for arch, _ in self._members]
+            self._ranks, _ = rank_among_kinds(table, self.goal.scores, kinds)
         drawn = self._rng.choice(self.population, size=self.tournament, replace=False)
         return self._members[int(drawn[np.argmin(self._ranks[drawn])])][0]

@@ -26,6 +26,11 @@ class Goal:
     costs: tuple[str, ...] = ()
     proxies: Mapping[str, Direction] = field(default_factory=dict)
 
+    @property
+    def zero_shot(self) -> bool:
+        """Whether the scores are those of proxies, and not accuracies."""
+        return not self.proxies
+
     def reached(self, values: Mapping[str, float]) -> bool:
         """Whether an outcome is that of a candidate: feasible, with a finite score; some may be missing."""
         return not values.get("violation") and any(math.isfinite(values.get(name, math.nan)) for name in self.scores)
