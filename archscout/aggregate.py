@@ -70,10 +70,7 @@ def rank_rows(table: np.ndarray, directions: Mapping[str, str], filter: float = 
         raise UserError(f"filter is a share of the pool from 0 to below 1, got {filter}")
     signs = [1.0 if way == "max" else -1.0 for way in directions.values()]
     better = np.where(np.isfinite(table), table, np.nan) * signs
-    given = [j for j in range(table.shape[1]) if np.isfinite(better[:, j]).any()]
-    modifying = [j for j, name in enumerate(directions) if name in MODIFIERS and j in given]
-    main = [j for j in given if j not in modifying]
-    complete = np.isfinite(better[:, main]).all(axis=1) & (len(given) > 0 or not directions)
+    main, modifying, complete = counted(better, directions)
     ranks = np.full(len(table), int(complete.sum()) + 1, dtype=np.int64)
     rows = better[complete]
     if not len(rows):
@@ -95,17 +92,27 @@ def rank_rows(table: np.ndarray, directions: Mapping[str, str], filter: float = 
     return ranks
 
 
+def counted(table: np.ndarray, directions: Mapping[str, str]) -> tuple[list[int], list[int], np.ndarray]:
+    """The columns of a score table that count, as proxies and as modifiers, and which rows have all that count."""
+    known = np.isfinite(table)
+    given = known.any(axis=0).nonzero()[0].tolist()
+    modifying = [j for j, name in enumerate(directions) if name in MODIFIERS and j in given]
+    main = [j for j in given if j not in modifying]
+    return main, modifying, known[:, main].all(axis=1) & (len(given) > 0 or not directions)
+
+
 def rank_among_kinds(
     table: np.ndarray, directions: Mapping[str, str], kinds: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same with ranks among the members of the own kind, and how many members that kind has.
 
-    kinds: of each row; equal where networks are of one kind, see SearchSpace.kinds.
+    kinds: of each row; equal where networks are of one kind, see SearchSpace.kinds. A row that lacks a score that
+    others have, of whatever kind, has rank n + 1, behind all.
     """
     members: dict[Any, list[int]] = {}
-    for i, kind in enumerate(kinds):
-        members.setdefault(kind, []).append(i)
-    ranks, sizes = np.empty((2, len(table)), dtype=np.int64)
+    for i in np.flatnonzero(counted(table, directions)[2]).tolist():
+        members.setdefault(kinds[i], []).append(i)
+    ranks, sizes = np.full(len(table), len(table) + 1, dtype=np.int64), np.ones(len(table), dtype=np.int64)
     for places in members.values():
         ranks[places] = rank_rows(table[places], directions)
         sizes[places] = len(places)

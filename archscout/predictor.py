@@ -54,8 +54,8 @@ def predict_pool(
     evaluated:   position in the pool -> accuracy, of comparable trainings.
     features:    the names that the predictor reads; default: those of `directions`. Costs may be among them.
     kinds:       of each member, see SearchSpace.kinds; default: all are of one. The aggregate then ranks members of a
-                 kind, and what sets kinds apart is learned from the evaluations: without any, the best of each comes
-                 first, then the second of each.
+                 kind, and what sets kinds apart is learned from the evaluations: below `least` of them the best of each
+                 comes first, then the second of each.
     least:       evaluations below which the ranks are those of the aggregate, whatever was evaluated.
 
     The aggregate is the mean that the evaluations correct, so that it rules while they are few and fades as they grow:

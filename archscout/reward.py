@@ -27,7 +27,7 @@ from archscout.verify import npy
 log = logging.getLogger("archscout")
 
 POOL = 1000  # of what was scored first, among which proposals are ranked; all of 100,000 would take half a second
-CHILDREN = 4  # proposals of which the best by the aggregate trains
+CHILDREN = 4  # proposals of which the best by the aggregate, among its kind, trains
 IDLE = 60 * GENERATION  # proposals in a row that bring nothing new to train, after which a search ends
 COMPARED = 16  # best networks so far whose answers the selector of the next ones compares
 RELATED = 1 / 3  # of the decisions may differ where weights are inherited
@@ -52,7 +52,7 @@ class Search:
     """The search by accuracy over one space, with everything it has met so far; call it once.
 
     It asks a strategy for proposals, one after another. Those beyond the limits are told as such. Of each `children`
-    that may train and have not yet, the best by the aggregate of their scores trains, and the others are told as
+    that may train and have not yet, the best of its kind by the aggregate of scores trains, and the others are told as
     `skipped`; what the strategy was given to start with trains unfiltered. After TOGETHER trainings the strategy is
     told all outcomes, in the order of asking; and before, once GENERATION proposals in a row brought nothing to train,
     so that it hears of limits that it does not meet.
@@ -167,7 +167,7 @@ class Search:
         return fits
 
     def _best(self, group: Sequence[Arch]) -> Arch:
-        """The best of some proposals by the aggregate in the pool of what was scored first, or as the strategy says."""
+        """The best of some proposals: by the aggregate among what was scored first of its kind, or by the strategy."""
         run, space = self.run, self.costing.space
         missing = []
         for arch in group:
@@ -193,7 +193,7 @@ class Search:
         pool = dict.fromkeys((*group, *islice(self.scores, POOL)))
         table = score_table([self.scores[arch] for arch in pool], list(self.directions))
         ranks, sizes = rank_among_kinds(table, self.directions, [self.costing.space.kind(arch) for arch in pool])
-        places = dict(zip(pool, (ranks / sizes).tolist(), strict=True))
+        places = dict(zip(pool, ((ranks - 0.5) / sizes).tolist(), strict=True))
         return min(group, key=places.__getitem__)
 
     def _train(self, chosen: Sequence[Arch], more: bool, on_progress: Callable[[int, str], None]) -> None:

@@ -179,7 +179,7 @@ def pulled(
 ) -> list[Entrant]:
     """The next finalists: the best by the predictor among the PULLABLE best of those ranked, given the first round.
 
-    With less evidence than the predictor wants they follow by the aggregate's rank. Who was named, and on what
+    With less evidence than the predictor wants they follow in the order of `ranked`. Who was named, and on what
     evidence, is the event pulled/WAVE.
     """
     space, run = costing.space, door.run

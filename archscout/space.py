@@ -38,7 +38,7 @@ class SearchSpace:
                    the canonical form.
     format_of, parse_of:  arch <-> text; default "3-0-1". parse_of raises UserError for what is not in the space.
     notation_of:   arch -> the text that other programs read, where it is not that of format; optional.
-    describe:      arch -> JSON-able picture for the report, see page.py; optional.
+    describe:      arch -> JSON-able picture for the report, see page/network.py; optional.
     distinct:      number of canonical architectures where known.
     sample_of:     how a random canonical architecture is drawn; default: every raw choice equally likely.
     typical:       canonical architectures as a person would draw them, of every size; what a search proposes first.
@@ -103,12 +103,13 @@ class SearchSpace:
             raise UserError(f"{arch!r} is no architecture of space '{self.name}': wanted indices below {widths}")
         return arch
 
-    def kind(self, arch: Arch) -> tuple[Any, ...]:
-        """The options of an architecture in the decisions that are its `kinds`; alike for all where there are none."""
-        if not self.kinds:
-            return ()
-        picks = self.decode(arch)
-        return tuple(picks[name] for name in self.kinds)
+    @cached_property
+    def _kind_spots(self) -> tuple[int, ...]:
+        return tuple(list(self.choices).index(name) for name in self.kinds)
+
+    def kind(self, arch: Arch) -> tuple[int, ...]:
+        """The indices of the options of an architecture in the decisions that are `kinds`; empty where none are."""
+        return tuple(arch[spot] for spot in self._kind_spots)
 
     def __iter__(self) -> Iterator[Arch]:
         """Every raw architecture, in lexicographic order; lazily, since a space can be astronomically large."""

@@ -271,7 +271,7 @@ def patience(planned: float | None, predicted: float, patient: float) -> float |
 
 
 def slowness(entrant: Entrant, plan: Plan) -> float:
-    """How much longer than the plan allows an entrant needs per image, at most 4; 1 for all but known networks.
+    """How much longer than the plan allows an entrant needs per image, at most 4; 1 for finalists and other controls.
 
     By so much shorter its full training would be than that of any other, and so are those of verification.
     """
@@ -306,7 +306,7 @@ def verify(
 
     precision:   what each entrant trains in; default: what the recipe says.
     waves:       more finalists that train in the first round when the entrants have, so many at a time.
-    pull:        names those of a wave from (number of the wave, how many, the records so far); see pipeline.
+    pull:        names those of a wave from (number of the wave, how many, the records so far); see shortlist.pulled.
     objectives:  costs that count beside the metric. After each round but the last an entrant, finalist or control, is
                  stopped whose metric's interval lies below that of another that costs no more in any of them (see
                  stopping.dominators), and of the finalists the better half goes on, two at least, by fronts of metric

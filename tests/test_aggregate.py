@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archscout.aggregate import INPUTS, MODIFIERS, aggregate, rank_pool, rank_rows
+from archscout.aggregate import INPUTS, MODIFIERS, aggregate, rank_among_kinds, rank_pool, rank_rows
 from archscout.errors import UserError
 
 WAYS = {"a": "max", "b": "min", "c": "max"}
@@ -149,3 +149,15 @@ def test_many_rows_are_ranked_as_few_are(monkeypatch: pytest.MonkeyPatch) -> Non
     at_once = rank_rows(table, directions)
     monkeypatch.setattr("archscout.aggregate.LARGE", 10)
     np.testing.assert_array_equal(rank_rows(table, directions), at_once)
+
+
+def test_ranks_among_kinds_and_what_lacks_a_score_is_behind_all() -> None:
+    nan = np.nan
+    table = np.array([[3, 1], [5, 1], [4, 1], [9, 1], [9, 1], [nan, nan], [7, nan], [1, 1]], dtype=float)
+    ranks, sizes = rank_among_kinds(table, {"a": "max", "b": "max"}, [0, 0, 0, 1, 1, 2, 3, 1])
+    assert ranks.tolist() == [3, 1, 2, 1, 1, 9, 9, 3]
+    assert sizes.tolist()[:5] == [3, 3, 3, 3, 3]
+    assert (((ranks - 0.5) / sizes)[5:7] > 1).all()
+    one, of = rank_among_kinds(table, {"a": "max", "b": "max"}, [()] * 8)
+    assert np.argsort(one, kind="stable").tolist() == [3, 4, 1, 2, 0, 7, 5, 6]
+    assert of.tolist()[:5] == [6] * 5

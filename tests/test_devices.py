@@ -475,6 +475,7 @@ def test_each_network_trains_in_a_step_of_its_own_size() -> None:
     assert sizes == [64, 64, 32, 16, 8, 8, 8, 8]
     assert slow == [False] * 6 + [True, True]  # beyond 200 ms: those that are not among the six fastest
     assert _step_sizes(64, latencies[:6], 1e-3, 4) == ([8] * 6, [False] * 6)
+    assert _step_sizes(12, latencies[:6], 1e-3, 4)[0] == [8] * 6
     assert _step_sizes(4, latencies[:1], 1e9, 4) == ([4], [False])
 
 
@@ -489,6 +490,9 @@ def test_half_of_what_a_profile_measures_is_typical(monkeypatch: pytest.MonkeyPa
     found = measure_profile(space, networks=9, seconds=5.0)
     assert sum(row["arch"] in texts for row in found.measured) == 4
     assert found.networks == 9
+    few = measure_profile(replace(space, typical=space.typical[:1]), networks=9, seconds=5.0)
+    assert sum(row["arch"] in texts for row in few.measured) == 1
+    assert few.networks == 9
 
 
 def test_a_step_in_bfloat16_leaves_the_network_as_it_was() -> None:

@@ -206,6 +206,36 @@ def test_the_predictor_names_networks_that_the_ranking_did_not(run: Run, evidenc
         assert event["ranks"] == [n + 1 for n in numbers]
 
 
+def test_the_predictor_learns_which_kind_is_good_from_finalists_and_controls(run: Run) -> None:
+    """By the proxies kind 0 is above kind 1 throughout; the verified networks of kind 1 are far better."""
+    space = SearchSpace(
+        "toy", (3, 8, 8), 2, {"kind": (0, 1), "n": tuple(range(20))}, SPACE.build_from,
+        format_of=lambda arch: f"n{arch[0]}-{arch[1]}", parse_of=lambda text: tuple(map(int, text[1:].split("-"))),
+        kinds=("kind",),
+    )  # fmt: skip
+    named = {}
+    for of in (space, replace(space, kinds=())):
+        costing = Costing(of, {})
+        log = Run.create(run.folder.parent / f"kinds{len(of.kinds)}", "")
+        for kind, n in of:
+            scores = dict.fromkeys(("params", "naswot"), 100.0 - 50 * kind - n)
+            log.record(
+                trial_key(of, (kind, n)), {"arch": f"n{kind}-{n}", "costs": costing((kind, n)), "scores": scores}
+            )
+        ranked = [(kind, n) for n in range(19) for kind in (0, 1)]  # two are controls, and were never ranked
+        records = [
+            {"key": f"toy/n{kind}-{n}", "space": "toy", "arch": f"n{kind}-{n}", "costs": {},
+             "rounds": [{"validation": 0.4 + 0.3 * kind - 0.001 * n}]}
+            for kind in (0, 1) for n in (0, 1, 2, 3, 19)
+        ]  # fmt: skip
+        methods = Methods("x", of, None, {n: PROXIES[n] for n in ("params", "naswot")}, ("params", "naswot"), "full")
+        door = Door(log, Config(data="x", epochs=1.0), None)
+        named[of.kinds] = [entrant.arch for entrant in pulled(door, costing, methods, ranked, records, 0, 4)]
+        log.close()
+    assert named["kind",] == [(1, 4), (1, 5), (1, 6), (1, 7)]
+    assert named[()] != named["kind",]
+
+
 def test_answers_of_a_round_reach_the_selector_of_the_next(run: Run) -> None:
     class Asking(Scripted):
         def answer(self, item: dict) -> dict:

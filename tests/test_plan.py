@@ -11,6 +11,7 @@ from archscout.plan import (
     FINALISTS,
     Plan,
     Rates,
+    audit_seconds,
     first_epochs,
     halvings,
     most_epochs,
@@ -46,6 +47,15 @@ def test_much_time_is_used_at_the_speed_of_the_networks_and_not_of_the_slowest_a
     assert planned(7_200.0, 60_000).finalists > planned(1_200.0, 60_000).finalists
     some = [planned(budget, 60_000, reward="accuracy") for budget in (1_200.0, 7_200.0)]
     assert some[1].trainings > some[0].trainings >= 4
+
+
+@pytest.mark.parametrize("middle", [3.0, 30.0])
+def test_the_reserve_for_the_audit_is_that_of_a_network_within_the_limit(middle: float) -> None:
+    config = Config(data="digits", budget=600.0, workers=2)
+    plan = plan_budget(config, Rates(0.3, (0.3, middle, 60.0), 20.0), train=30_000, final=40_000, total=50_000)
+    assert plan.training_limit < middle
+    assert plan.seconds["audit"] == pytest.approx(audit_seconds(50_000, plan.training_limit, 600.0), rel=0.05)
+    assert plan.seconds["audit"] < 0.7 * audit_seconds(50_000, middle, 600.0)
 
 
 @pytest.mark.parametrize("pace", [0.5, 3.0, 20.0])

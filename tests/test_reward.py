@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from archscout.execute import Outcome
 from archscout.predicted import Predictor
 from archscout.propose import trial_key
 from archscout.reward import Search, begin, inherited, nearest, population_of, reads_scores
-from archscout.space import Arch
+from archscout.space import Arch, SearchSpace
 from archscout.strategies import STRATEGIES, Random
 from archscout.strategies.strategy import Goal
 
@@ -345,3 +346,46 @@ def test_what_was_skipped_stays_a_candidate() -> None:
     (first,) = strategy.ask(1)
     strategy.tell([first], [{"skipped": 1.0, **start[first]}])
     assert strategy.ask(1) == [first]
+
+
+def test_of_proposals_of_several_kinds_the_best_of_its_kind_trains() -> None:
+    """Kind 2 scores above all; the proposal of kind 0 is second of nine of its own, that of kind 2 first of two."""
+    first = {(0, i, j): {"size": float(4 * i + j)} for i in (0, 1) for j in range(4)}
+    first |= {(2, 0, 0): {"size": 100.0}, (0, 3, 3): {"size": 15.0}}
+    del first[0, 1, 3]
+    scores = {(0, 3, 0): 12.0, (2, 3, 3): 115.0}
+
+    def trained(space: SearchSpace) -> list[Arch]:
+        jobs = list[Arch]()
+        search = made(Memory(), Listed(list(scores)), jobs, children=2, together=1, scores=dict(first))
+        search.costing = Costs()
+        search.costing.space = space
+        search.score = lambda archs: [
+            Outcome({"scores": {"size": scores[arch]}, "failures": {}}, None, 0.1) for arch in archs
+        ]
+        search(1)
+        return jobs
+
+    assert trained(replace(SPACE, kinds=("d0",))) == [(0, 3, 0)]
+    assert trained(SPACE) == [(2, 3, 3)]
+
+
+def test_the_predictor_begins_at_the_best_of_each_kind_and_learns_which_is_good() -> None:
+    scored = {(kind, i, j): {"size": 100.0 * kind + 4 * i + j} for kind in (0, 1) for i in range(4) for j in range(4)}
+    goal = Goal(scores={"validation": "max"}, proxies=PROXIES)
+
+    def asked(space: SearchSpace) -> list[list[int]]:
+        strategy = Predictor(space, seed=0, goal=goal, start=scored, explore=0.0)
+        kinds = []
+        for _ in range(4):
+            archs = strategy.ask(4)
+            kinds.append([arch[0] for arch in archs])
+            strategy.tell(archs, [{"validation": 0.9 - 0.5 * arch[0] + 0.01 * arch[1]} for arch in archs])
+        return kinds
+
+    apart, together = asked(replace(SPACE, kinds=("d0",))), asked(SPACE)
+    assert together[0] == [1, 1, 1, 1]
+    assert sorted(apart[0]) == sorted(apart[1]) == [0, 0, 1, 1]  # too few to learn from
+    assert apart[2] == apart[3] == [0, 0, 0, 0]
+    strategy = Predictor(replace(SPACE, kinds=("d0",)), seed=0, goal=goal, start=scored)
+    assert strategy.best_of({(2, 0, 0): {}, (0, 3, 3): {"size": 15.0}}) == (0, 3, 3)  # not what has no score

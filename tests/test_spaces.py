@@ -102,6 +102,13 @@ def test_malformed_mobilenet_texts(wrong: str) -> None:
         space.parse_of(wrong)
 
 
+def test_a_wrong_halving_is_told_what_there_is() -> None:
+    with pytest.raises(UserError, match="early or pool"):
+        SPACES["mobilenet"]((3, 32, 32), 2).parse("r100-s8-stride-f3e1w8x1")
+    with pytest.raises(UserError, match="late"):
+        SPACES["mobilenet"]((3, 64, 64), 2).parse("r100-s8-pool-f3e1w8x1")
+
+
 @pytest.mark.parametrize("wrong", ["", "resnet20", "resnet21-w16", "resnet20-w17", "resnet20-w16-", "20-16"])
 def test_malformed_plain_texts(wrong: str) -> None:
     with pytest.raises(UserError, match="like resnet20-w16"):

@@ -21,6 +21,7 @@ from archscout.strategies import STRATEGIES
 from archscout.strategies.evolution import Evolution
 from archscout.strategies.nsga2 import NSGA2
 from archscout.strategies.prune import Prune, place_rows, score_row, score_rows, worst
+from archscout.strategies.reinforce import Reinforce
 from archscout.strategies.strategy import Goal
 
 SCORES = Goal(scores={"total": "max"})
@@ -352,8 +353,33 @@ def test_prune_places_candidates_before_infeasible_before_failed() -> None:
             kept.append(value)
         rows = score_rows(kept, range(len(values)), goal)
         np.testing.assert_array_equal(rows, [score_row(value, goal) for value in values])
-        assert place_rows(rows, goal).tolist() == [4.5, 2, 6.5, 3, 1, 6.5, 4.5]
+        assert place_rows(rows, goal, [()] * 7).tolist() == [4.5, 2, 6.5, 3, 1, 6.5, 4.5]
         np.testing.assert_array_equal(score_rows(kept, [4, 1], goal), rows[[4, 1]])
+
+
+def test_places_are_among_the_own_kind_by_proxies_and_among_all_by_accuracy() -> None:
+    rows = np.array([[0, 9.0], [0, 8.0], [0, 7.0], [0.5, np.nan], [0, 2.0], [0, 1.0], [np.inf, np.nan]])
+    kinds = [0, 0, 0, 0, 1, 1, 1]
+    assert place_rows(rows, SCORES, kinds).tolist() == pytest.approx([1.33, 3, 4.67, 6, 1.75, 4.25, 7], abs=0.01)
+    by_accuracy = replace(SCORES, proxies={"macs": "max"})
+    assert place_rows(rows, by_accuracy, kinds).tolist() == [1, 2, 3, 6, 4, 5, 7]
+
+
+@pytest.mark.parametrize("make", [Prune, Reinforce])
+def test_no_kind_is_given_up_for_scores_that_set_kinds_apart(make) -> None:
+    """The second option of the first decision scores far higher; where it makes another kind, that says nothing."""
+
+    def share(kinds: tuple[str, ...]) -> float:
+        found = []
+        for seed in range(4):
+            strategy = make(replace(space(options=3), kinds=kinds), seed=seed, goal=SCORES)
+            found += search(
+                strategy, 160, 8, lambda arch: {"violation": 0.0, "total": 100 * (arch[0] == 1) + sum(arch)}
+            )
+        return float(np.mean([arch[0] == 1 for arch, _ in found]))
+
+    assert share(()) > 0.5
+    assert share(("d0",)) < 0.45
 
 
 def test_prune_meets_limits_that_chance_does_not() -> None:

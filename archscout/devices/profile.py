@@ -283,7 +283,7 @@ def measure_profile(
         raise UserError(f"a profile needs networks, batch and seconds above 0, got {networks}, {batch} and {seconds}")
     begin = time.perf_counter()
     drawn, usual = _drawn(space, seed, limits or {}, 0.15 * seconds, networks)
-    share = networks // 2 if usual else 0
+    share = min(max(networks // 2, networks - len(drawn)), len(usual))
     mixed = zip_longest(spread(drawn, networks - share), spread(usual, share) if share else [])
     chosen = [one for pair in mixed for one in pair if one is not None]
     count = len(chosen)
@@ -599,7 +599,7 @@ def _step_sizes(batch: int, latencies: np.ndarray, allowed: float, steps: int) -
     for value in latencies:
         size = batch
         while size > 8 and steps * value * size > part:
-            size //= 2
+            size = max(8, size // 2)
         sizes.append(size)
     takes = steps * latencies * np.array(sizes)
     slow = takes > max(SLOW * part, float(np.sort(takes)[min(LEAST, len(takes)) - 1]))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from archscout.aggregate import rank_rows
+from archscout.aggregate import rank_among_kinds, rank_rows
 from archscout.errors import UserError
 from archscout.rows import Rows
 from archscout.space import Arch, SearchSpace
@@ -25,7 +26,8 @@ class Prune:
 
     A round proposes random architectures of the options that are alive, dealt so that all options of a decision come
     equally often. An option is judged by the better half of the proposals that have it: the mean of their places by
-    `rank_pool`, with the infeasible ones behind the candidates, by violation, and those that failed last. Once there
+    `rank_pool` (of proxies among the own kind, see SearchSpace.kinds), with the infeasible ones behind the candidates,
+    by violation, and those that failed last. Once there
     are `samples` times as many outcomes as options to choose from (those of earlier rounds count if all their options
     live), the worst option goes in that `share` of the undecided decisions where it is clearest: where it lies farthest
     behind the mean of the others. The one architecture in the end is proposed, and a new pass begins with all options
@@ -57,6 +59,7 @@ class Prune:
         self._hands: list[list[int]] = [[] for _ in self._alive]  # options still to be dealt, per decision
         self._drawn: deque[Arch] = deque()  # the draws whose canonical forms are asked and not yet told
         self._told: list[Arch] = []  # draws, in the order of their outcomes
+        self._kinds: list[tuple[int, ...]] = []  # of each
         self._outcomes = Rows()  # scores and violation of each
         self._inside: list[int] = []  # places of the outcomes all of whose options live
         self._judged = 0  # outcomes that were looked at for that
@@ -70,11 +73,12 @@ class Prune:
     def tell(self, archs: Sequence[Arch], values: Sequence[Mapping[str, float]]) -> None:
         """Keeps the outcomes; the next ask prunes by them."""
         self._open.tell(archs, values)
-        for value in values:
+        for arch, value in zip(archs, values, strict=True):
             draw = self._drawn.popleft()
             if value.get("skipped"):
                 continue
             self._told.append(draw)
+            self._kinds.append(self.space.kind(arch))
             kept = {name: value.get(name) for name in (*self.goal.scores, "violation")}
             self._outcomes.append({name: number for name, number in kept.items() if number is not None})
 
@@ -110,7 +114,8 @@ class Prune:
             self._judged = len(self._told)
             if len(self._inside) < wanted:
                 return
-            places = place_rows(score_rows(self._outcomes, self._inside, self.goal), self.goal)
+            kinds = [self._kinds[place] for place in self._inside]
+            places = place_rows(score_rows(self._outcomes, self._inside, self.goal), self.goal, kinds)
             draws = np.array([self._told[place] for place in self._inside])
             found = [worst(draws[:, spot], places, self._alive[spot]) for spot in undecided]
             clearest = sorted(zip(found, undecided, strict=True), reverse=True)
@@ -151,12 +156,18 @@ def score_rows(outcomes: Rows, inside: Sequence[int], goal: Goal) -> np.ndarray:
     return np.column_stack([np.where(over == 0, np.where(known, 0.0, np.inf), over), scores])
 
 
-def place_rows(rows: np.ndarray, goal: Goal) -> np.ndarray:
+def place_rows(rows: np.ndarray, goal: Goal, kinds: Sequence[Any]) -> np.ndarray:
     """Places (n,) of outcomes, small is good: scored ones by rank, infeasible ones by violation, failed ones last.
 
-    rows: (n, 1 + scores), as `score_row` makes each.
+    rows: (n, 1 + scores), as `score_row` makes each. kinds: of each, see SearchSpace.kinds. Where the scores are those
+    of proxies and there are several kinds, a rank is one among the own kind, stretched to the number of those scored.
     """
     over = rows[:, 0]
     bad = over > 0
-    places = rank_rows(np.where(bad[:, None], np.nan, rows[:, 1:]), goal.scores)
+    table = np.where(bad[:, None], np.nan, rows[:, 1:])
+    if goal.zero_shot and len(set(kinds)) > 1:
+        ranks, sizes = rank_among_kinds(table, goal.scores, kinds)
+        places = np.minimum((ranks - 0.5) / sizes, 1.0) * (len(rows) - bad.sum()) + 0.5
+    else:
+        places = rank_rows(table, goal.scores)
     return np.where(bad, rankdata(over), places) if bad.any() else places

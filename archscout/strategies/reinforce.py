@@ -83,8 +83,9 @@ class Reinforce:
     and per outcome, and a ranking of the last `memory` besides (about half a millisecond).
 
     The reward of an outcome is the share of the last `memory` outcomes that it beats (1 the best, 0 the worst): scored
-    ones by rank, infeasible ones behind them by violation, failed ones last. So the scale of the scores does not
-    matter, and several count alike. Each outcome is one step of Adam along
+    ones by rank (of proxies among the own kind, see SearchSpace.kinds), infeasible ones behind them by violation,
+    failed ones last. So the scale of the scores does not matter, and several count alike. Each outcome is one step of
+    Adam along
 
         (reward - baseline) grad log p(architecture) + entropy x grad H,
 
@@ -132,6 +133,7 @@ class Reinforce:
             self.policy.bias = np.where(self.policy.there, np.log(np.where(counts > 0, counts, 1.0)), 0.0)
         self._drawn: deque[Arch] = deque()  # the draws whose canonical forms are asked and not yet told
         self._past: deque[list[float]] = deque(maxlen=memory)  # see score_row
+        self._kinds: deque[tuple[int, ...]] = deque(maxlen=memory)  # of each
         self._baseline = 0.5
         self._seen: set[Arch] = set()
         self._steps = 0
@@ -144,10 +146,10 @@ class Reinforce:
     def tell(self, archs: Sequence[Arch], values: Sequence[Mapping[str, float]]) -> None:
         """Learns from the outcomes, one after another."""
         self._open.tell(archs, values)
-        for value in values:
+        for arch, value in zip(archs, values, strict=True):
             draw = self._drawn.popleft()
             if not value.get("skipped"):
-                self._learn(draw, value)
+                self._learn(draw, self.space.kind(arch), value)
 
     def _propose(self) -> Arch:
         for _ in range(self.retries + 1):
@@ -159,19 +161,21 @@ class Reinforce:
         self._seen.add(arch)
         return arch
 
-    def _reward(self, row: list[float]) -> float:
+    def _reward(self, row: list[float], kind: tuple[int, ...]) -> float:
         """The share of the last outcomes that one beats, a tie counting half; rows as score_row makes them."""
         if not self._past:
             return 0.5
-        *others, mine = place_rows(np.array([*self._past, row]), self.goal).tolist()
+        rows, kinds = [*self._past, row], [*self._kinds, kind]
+        *others, mine = place_rows(np.array(rows), self.goal, kinds).tolist()
         return sum(1.0 if other > mine else 0.5 * (other == mine) for other in others) / len(others)
 
-    def _learn(self, draw: Arch, value: Mapping[str, float]) -> None:
+    def _learn(self, draw: Arch, kind: tuple[int, ...], value: Mapping[str, float]) -> None:
         row = score_row(value, self.goal)
-        reward = self._reward(row)
+        reward = self._reward(row, kind)
         slopes = self.policy.gradient(draw, reward - self._baseline, self.entropy)
         self._baseline = self.decay * self._baseline + (1 - self.decay) * reward
         self._past.append(row)
+        self._kinds.append(kind)
         self._steps += 1
         for table, slope, moments in zip(self._tables(), slopes, self._moments, strict=False):
             assert slope is not None

@@ -19,7 +19,8 @@ class Goal:
 
     scores: proxy -> whether larger ("max") or smaller ("min") values are better.
     costs:  names of the costs that are to be small as well; only strategies with several objectives use them.
-    proxies:  zero-shot scores that are told beside, where the scores are accuracies; only a predictor reads them.
+    proxies:  zero-shot scores that are told beside accuracies; a predictor reads them. Where there are any, the scores
+              are accuracies, which compare networks of all kinds (SearchSpace.kinds); scores of proxies do not.
     """
 
     scores: Mapping[str, Direction]
