@@ -100,6 +100,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         facts["candidates"] = shown = copy.copy(result.candidates)
         shown.finalists = finalists
         facts["directions"] = (events.get("goal") or {}).get("directions", {})
+        facts["kinds"] = (events.get("goal") or {}).get("kinds", [])
         facts["safe_ends"] = safe_ends(result.candidates, profile)
         facts["failures"] = [
             {"arch": arch, "reason": f"{name}: {reason}"} for arch, name, reason in result.candidates.reasons(200)
@@ -111,6 +112,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         best = (won.get("space"), won.get("arch"))
         pulls = [events[key] for key in events if key.startswith("pulled/")]
         space = next((r["space"] for r in records if r["role"] == "finalist"), "")
+        facts["shortlist"] = "accuracy" if "short" in events else "supernet" if "supernet" in events else "rank"
         facts["entrants"] = [
             {
                 **{k: r[k] for k in ("arch", "space", "role", "costs", "failure", "validation")},

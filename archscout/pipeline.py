@@ -451,7 +451,8 @@ def score_candidates(
     """The architectures that the zero-shot stage scored, in the order of Trials.order."""
     directions = {name: proxy.direction for name, proxy in methods.proxies.items()}
     costs = wanted_costs(config)
-    run.once("goal", lambda: {"directions": directions, "cost_axis": costs[0]})
+    kinds = [name for name in costing.space.kinds if len(costing.space.choices[name]) > 1]
+    run.once("goal", lambda: {"directions": directions, "cost_axis": costs[0], "kinds": kinds})
     make = Evolution if reads_scores(methods.strategy) else methods.strategy
     strategy = started(make, within_limits(costing), seed=config.seed, goal=Goal(scores=directions, costs=costs))
     ends = clock.begun("score") + 1.3 * plan.seconds["score"] if plan.seconds else None

@@ -95,7 +95,7 @@ class Result:
 
     @cached_property
     def candidates(self) -> Candidates:
-        """Every proposal that was met, in order: arch, costs, feasible, scores, failures, rank (1 = best), front."""
+        """Every proposal met, in order: arch, costs, feasible, scores, failures, rank (1 = best of all), front."""
         goal = self.events.get("goal") or {}
         self.events.candidates.rate(goal.get("directions", {}), goal.get("cost_axis", "macs"))
         return self.events.candidates

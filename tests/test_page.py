@@ -785,3 +785,15 @@ def test_browser_helper_sees_errors_and_requests(tmp_path: Path) -> None:
     assert any("oh no" in line for line in opened.console)
     assert any("nothing is not defined" in line for line in opened.console)
     assert opened.requests == ["http://example.org/a.png"]
+
+
+def test_the_page_says_among_which_networks_a_rank_is(facts: dict[str, Any]) -> None:
+    by_rank = {**facts, "shortlist": "rank"}
+    html = page.render({**by_rank, "kinds": ["halving"]})
+    assert "of each halving and of several sizes" in html
+    assert "those that chose were among networks of the same halving" in html
+    assert "good rank among networks of the same halving" in html
+    assert "The best that were found, of several sizes, and the controls" in page.render(by_rank)
+    plain = page.render({**facts, "shortlist": "accuracy"})
+    assert "The best that were found, and the controls" in plain
+    assert "of the same" not in plain

@@ -203,6 +203,7 @@ def section(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         "axes": axes,
         "log": span,
         "total": len(everyone),
+        "kinds": list(facts.get("kinds") or ()),
         "ranked": len(ranked),
         "over": over,
         "drawn": len(ordered) if thinned else None,

@@ -49,6 +49,7 @@ def section(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
     tested = [panel for panel in panels if is_number(panel["low"])]
     return {
         "panels": panels,
+        "kinds": list(facts.get("kinds") or ()),
         "tested": len(tested),
         "open": sum(panel["low"] <= 0 <= panel["high"] for panel in tested),
         "most": max(panel["n"] for panel in panels),

@@ -106,6 +106,8 @@ def section(facts: Mapping[str, Any], figures: Figures) -> dict[str, Any] | str:
         known = {value for value in epochs if is_number(value)}
         heads.append((f"round {k + 1}", f"{count(known.pop())} epochs" if len(known) == 1 else ""))
     return {
+        "by_rank": facts.get("shortlist") == "rank" and sum(e.get("role") == "finalist" for e in entrants) > 1,
+        "kinds": list(facts.get("kinds") or ()),
         "figure": "verification" if traces else "",
         **_accuracy_front(facts, figures),
         "rows": rows,
