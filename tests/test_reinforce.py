@@ -138,7 +138,7 @@ def test_what_was_left_untrained_teaches_nothing_and_what_failed_does() -> None:
     controller.tell(archs[3:], [{"violation": 0.4}])
     assert not np.array_equal(controller.policy.bias, before)
     values = [{}, {"violation": 0.5}, {"violation": 0.4}, {"violation": 0.1}, {"total": 1.5}, {"total": 3.0}]
-    rewards = [controller._reward(score_row(value, SCORES)) for value in values]
+    rewards = [controller._reward(score_row(value, SCORES), ()) for value in values]
     assert rewards == pytest.approx([0, 0, 1 / 6, 1 / 3, 2 / 3, 1])  # failed, infeasible, scored
 
 
