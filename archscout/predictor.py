@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, rankdata
 
-from archscout.aggregate import rank_among_kinds, rank_pool, score_table
+from archscout.aggregate import rank_among_kinds, rank_rows, score_table
 from archscout.errors import UserError
 
 LEAST = 8  # evaluations below which the aggregate alone ranks
@@ -78,8 +78,9 @@ def predict_pool(
     if wrong := [v for v in evaluated.values() if not np.isfinite(v)]:
         raise UserError(f"evaluations are finite numbers, got {wrong[0]}")
     kinds = [()] * n if kinds is None else list(kinds)
-    ranks = rank_pool(values, directions)
-    among, sizes = rank_among_kinds(score_table(values, list(directions)), directions, kinds)
+    scores = score_table(values, list(directions))
+    ranks = rank_rows(scores, directions)
+    among, sizes = rank_among_kinds(scores, directions, kinds)
     if len(set(kinds)) > 1:
         ranks = rankdata(among * (n + 1) + ranks, method="min").astype(np.int64)
     if len(evaluated) < max(least, 2):
