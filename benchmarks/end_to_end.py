@@ -7,10 +7,11 @@
 FOLDER is that of benchmarks/main_job.py. Data sets: CIFAR-10, Fashion-MNIST, magnetic tiles, and CIFAR-10 cut to a long
 tail of 100:1; `--images` adds folders of images, a sub-folder per class. For each data set and budget:
 
-1. pilot: every known network of known.py whose latency, measured alone, keeps the limit trains for PILOT of the budget
-   on the training part and is judged on the validation part. This is not charged to them. The best two go on. Where a
-   data set has no test part of its own, the split differs between seeds, and images that the pilot was judged on are
-   test images of other seeds: that too favours the known networks.
+1. pilot: every known network of known.py whose latency, measured alone, keeps the limit trains for the first share
+   PILOT of the budget on the training part and is judged on the validation part; the best FEW of them train anew for
+   the second share, since a short training favours small networks, and the best two of these go on. None of this is
+   charged to them. Where a data set has no test part of its own, the split differs between seeds, and images that the
+   pilot was judged on are test images of other seeds: that too favours the known networks.
 2. archscout searches, and each of the two trains (archscout.train, on train and validation images), in the same
    wall-clock time with everything that it does, on the same images, for `--seeds` seeds. The recipe of all is
    fit.recipe_for, whose schedule and augmentation follow the length of the training.
@@ -22,9 +23,10 @@ Beside each D stand the minutes, epochs and measured latency of both arms. An ar
 any run, or whose network is over the limit on latency, is flagged; archscout is not ahead where it is flagged itself.
 All stop at plan.most_epochs, so that on few images none may use all of its time.
 
-A cell is a data set, a budget, an arm and a seed; cells that the results hold are skipped. Nothing else should run
-beside. The test part is opened by the audit at the end of each run, and once more here for the answers per image of the
-same weights. Plan: docs/plans/end_to_end.md.
+A cell is a data set, a budget, an arm and a seed; cells that the results hold are skipped, and where those that are
+compared were run by different versions of the program, the figure says so. A cell that fails is told and left out; the
+next start tries it again. Nothing else should run beside. The test part is opened by the audit at the end of each run,
+and once more here for the answers per image of the same weights. Plan: docs/plans/end_to_end.md.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +59,17 @@ import archscout
 from archscout.config import Config, cores
 from archscout.data import Data, load
 from archscout.devices.latency import fastest_training, measure_latency, precisions
-from archscout.fit import evaluate, fit, recipe_for
+from archscout.errors import UserError
+from archscout.fit import Diverged, evaluate, fit, recipe_for
 from archscout.pipeline import metric_of
 from archscout.plan import most_epochs
 from archscout.verify import OVER, initialise, within_seconds
 
 HERE = Path(__file__).resolve().parent
 BUDGETS = (5.0, 20.0)  # minutes
-PILOT = 0.15  # of the budget, per known network
+PILOT, FEW = (0.075, 0.3), 4  # of the budget, per known network, and how many of them have the second
 BEST = 2  # known networks that run in full
+LOOKS = 3  # measurements of a known network's latency, of which the least counts: another process can only add to it
 TAIL = 100.0  # images of the largest class over those of the smallest
 SAMPLES = 2000
 SLACK = 1.01  # times its budget that a run may take
@@ -99,15 +105,15 @@ class Task:
         return {"budget": 60 * minutes} if self.counts is None else dict(self.counts)
 
 
-def pilot(task: Task, data: Data, arch: str, minutes: float) -> dict[str, Any]:
-    """A known network's latency, and within the limit its validation metric after a short training."""
+def pilot(task: Task, data: Data, arch: str, minutes: float, share: float) -> dict[str, Any]:
+    """A known network's latency, and within the limit its validation metric after a training of a share of the time."""
     space = known.known(data.shape, len(data.classes))
     model = initialise(space, space.parse(arch), 0)
-    latency = measure_latency(model, data.shape, threads=1, seconds=0.5).median
+    latency = min(measure_latency(model, data.shape, threads=1, seconds=0.5).median for _ in range(LOOKS))
     cell: dict[str, Any] = {"latency_ms": latency, "value": None}
     if latency > task.latency:
         return cell
-    seconds, part = 60 * minutes * PILOT, data.part("train")
+    seconds, part = 60 * minutes * share, data.part("train")
     metric = metric_of(Config(data="x", epochs=1.0), data)
     rate, threads, precision = fastest_training(
         model, data.shape, len(data.classes), batch=128, seconds=1.0,
@@ -120,10 +126,13 @@ def pilot(task: Task, data: Data, arch: str, minutes: float) -> dict[str, Any]:
         part, data.shape, len(data.classes), mirrors=bool(data.mirrors), balanced=metric != "accuracy", epochs=epochs
     )
     recipe = replace(recipe, precision=precision)
-    fitted = fit(
-        model, part, recipe=recipe, epochs=epochs, seed=0, mean=data.mean, std=data.std, threads=threads,
-        allow=within_seconds(seconds / OVER),
-    )  # fmt: skip
+    try:
+        fitted = fit(
+            model, part, recipe=recipe, epochs=epochs, seed=0, mean=data.mean, std=data.std, threads=threads,
+            allow=within_seconds(seconds / OVER),
+        )  # fmt: skip
+    except Diverged as error:
+        return {**cell, "failure": str(error)}
     found = evaluate(model, data.part("validation"), mean=data.mean, std=data.std, threads=cores())
     return {**cell, "value": 100 * found.metric(metric), "epochs": fitted.epochs, "seconds": fitted.seconds}
 
@@ -153,17 +162,20 @@ def run_arm(task: Task, arm: str, minutes: float, seed: int, folder: Path) -> tu
         "plan": {k: plan[k] for k in ("candidates", "finalists", "rounds", "why") if k in plan},
         "right": packed(np.packbits(right)), "n": len(right),
         "tested": hashlib.sha256(data.parts["test"].astype(np.int64).tobytes()).hexdigest()[:16],
+        "program": results_file.code_of_program(),
     }, answers.labels  # fmt: skip
 
 
 def packed(array: np.ndarray) -> str:
-    """Bytes of an array as text."""
-    return base64.b64encode(zlib.compress(array.astype(np.uint8).tobytes(), 9)).decode()
+    """Whole numbers from 0 on as text, in the fewest bytes each that the largest needs."""
+    kind = "u1" if array.max(initial=0) < 256 else "<u2"
+    return f"{kind}:{base64.b64encode(zlib.compress(array.astype(kind).tobytes(), 9)).decode()}"
 
 
 def unpacked(text: str) -> np.ndarray:
-    """The bytes (n,) uint8 of a text of `packed`."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(text)), np.uint8)
+    """The numbers of a text of `packed`; of one without a kind, bytes."""
+    kind, _, content = text.rpartition(":")
+    return np.frombuffer(zlib.decompress(base64.b64decode(content)), kind or "u1")
 
 
 def metric_value(right: np.ndarray, labels: np.ndarray, metric: str) -> float:
@@ -255,11 +267,12 @@ def compare(
         [cell["tested"] for cell in mine], name,
     )  # fmt: skip
     took = {arm: spent(some, minutes, limit) for arm, some in runs.items()}
+    programs = {cell.get("program") for some in runs.values() for cell in some}
     return {
         "value": mean, "low": low, "high": high, "n": len(seeds), "known_network": best["arm"], "drawn": drawn,
         "archscout": float(np.mean([cell["value"] for cell in mine])), "known_mean": best["known_mean"],
         "metric": mine[0]["metric"], "took": {arm: one for arm, (one, _) in took.items()}, "limit_ms": limit,
-        "flags": {arm: flags for arm, (_, flags) in took.items() if flags},
+        "flags": {arm: flags for arm, (_, flags) in took.items() if flags}, "programs": len(programs),
     }  # fmt: skip
 
 
@@ -318,6 +331,7 @@ def main() -> None:
     parser.add_argument("--budgets", default=",".join(f"{b:g}" for b in BUDGETS), help="minutes of each run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new cell after this many minutes")
+    parser.add_argument("--anew", action="store_true", help="drop the cells of these data sets and budgets first")
     parser.add_argument("--keep", type=Path, help="keep the run folders here")
     parser.add_argument("--quick", action="store_true", help="digits, counts instead of budgets; a test of the script")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "end_to_end.json")
@@ -327,7 +341,11 @@ def main() -> None:
     kept = json.loads(args.out.read_text()) if args.out.exists() and not args.quick else {}
     cells, labels, conditions = kept.get("cells", {}), kept.get("labels", {}), kept.get("conditions", {})
     more = dict(text.partition("=")[::2] for text in args.images)
-    names = ["digits"] if args.quick else [n for n in (*SOURCES, *more) if not args.only or n in args.only]
+    wanted = args.only or (list(more) if more else list(SOURCES))
+    names = ["digits"] if args.quick else [name for name in (*SOURCES, *more) if name in wanted]
+    if args.anew:
+        gone = {f"{name}/{minutes:g}" for name in names for minutes in budgets}
+        cells = {key: cell for key, cell in cells.items() if "/".join(key.split("/")[:2]) not in gone}
 
     def save(key: str, cell: dict[str, Any]) -> None:
         cells[key] = cell
@@ -340,6 +358,8 @@ def main() -> None:
             settings=settings, conditions=conditions, cells=cells, labels=labels,
         )  # fmt: skip
 
+    if not args.quick:
+        warm_up()
     for name in names:
         with tempfile.TemporaryDirectory() as work:
             task = task_of(name, args, more, Path(work))
@@ -349,6 +369,12 @@ def main() -> None:
             run_task(task, budgets, 1 if args.quick else args.seeds, ends, Path(work), args.keep, cells, labels, save)
     if not cells:
         raise SystemExit("no cell was run: give --data FOLDER or --images NAME=FOLDER")
+
+
+def warm_up() -> None:
+    """A search of a moment, so that what a process imports and makes once is not charged to its first run."""
+    with tempfile.TemporaryDirectory() as work:
+        archscout.search("digits", candidates=4, finalists=1, epochs=0.2, workers=0, out=Path(work) / "run")
 
 
 def require_same(task: Task, conditions: dict[str, Any]) -> None:
@@ -387,30 +413,48 @@ def run_task(
     save: Any,
 ) -> None:
     """The cells of a data set that are not there yet, until the time is over."""
-    quick = task.counts is not None
     for minutes in budgets:
-        data = load(task.source, seed=0)
-        for arch in known.NAMES[:2] if quick else known.NAMES:
-            key = f"{task.name}/{minutes:g}/pilot/{arch}"
-            if key not in cells and time.monotonic() < ends:
-                save(key, pilot(task, data, arch, minutes))
-        trials = {key: cells.get(f"{task.name}/{minutes:g}/pilot/{key}") for key in known.NAMES[: 2 if quick else None]}
-        if any(cell is None for cell in trials.values()):
+
+        def measured(arm: str, last: Any, make: Callable[[], dict[str, Any]], minutes: float = minutes) -> None:
+            key = f"{task.name}/{minutes:g}/{arm}/{last}"
+            if key in cells or time.monotonic() > ends:
+                return
+            try:
+                save(key, make())
+            except (UserError, Diverged, RuntimeError) as error:  # the others are still worth their time
+                print(f"{key} failed: {error}", file=sys.stderr, flush=True)
+
+        rivals = piloted(task, minutes, cells, measured)
+        if rivals is None:
             return
-        able = {arch: cell["value"] for arch, cell in trials.items() if cell and cell["value"] is not None}
-        rivals = sorted(able, key=lambda arch: -able[arch])[: 1 if quick else BEST]
         for seed in range(seeds):
             for arm in ("archscout", *rivals):
-                key = f"{task.name}/{minutes:g}/{arm}/{seed}"
-                if key in cells or time.monotonic() > ends:
-                    continue
-                folder = (keep or work) / key.replace("/", "-")
-                shutil.rmtree(folder, ignore_errors=True)
-                cell, truth = run_arm(task, arm, minutes, seed, folder)
-                labels[f"{task.name}/{seed}"] = packed(truth)
-                save(key, cell)
-                if keep is None:
+
+                def run(arm: str = arm, seed: int = seed, minutes: float = minutes) -> dict[str, Any]:
+                    folder = (keep or work) / f"{task.name}-{minutes:g}-{arm}-{seed}"
                     shutil.rmtree(folder, ignore_errors=True)
+                    cell, truth = run_arm(task, arm, minutes, seed, folder)
+                    labels[f"{task.name}/{seed}"] = packed(truth)
+                    if keep is None:
+                        shutil.rmtree(folder, ignore_errors=True)
+                    return cell
+
+                measured(arm, seed, run)
+
+
+def piloted(task: Task, minutes: float, cells: dict[str, Any], measured: Callable[..., None]) -> list[str] | None:
+    """The known networks that run in full, best first; None where the time was over before the pilots were done."""
+    data, quick = load(task.source, seed=0), task.counts is not None
+    left, most = list(known.NAMES[: 2 if quick else None]), (1,) if quick else (FEW, BEST)
+    for share, few in zip(PILOT, most, strict=False):
+        for arch in left:
+            measured(f"pilot-{share:g}", arch, partial(pilot, task, data, arch, minutes, share))
+        trials = {arch: cells.get(f"{task.name}/{minutes:g}/pilot-{share:g}/{arch}") for arch in left}
+        if None in trials.values():
+            return None
+        able = {arch: cell["value"] for arch, cell in trials.items() if cell and cell["value"] is not None}
+        left = sorted(able, key=lambda arch: -able[arch])[:few]
+    return left
 
 
 if __name__ == "__main__":

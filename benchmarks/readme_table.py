@@ -41,6 +41,7 @@ def proof() -> str:
         name, minutes = one["name"].removeprefix("gain_").rsplit("_", 1)
         took = " and ".join(f"{some['minutes']['mean']:.1f}" for some in one["took"].values())
         took += "".join(f"; {arm} {'; '.join(flags)}" for arm, flags in one["flags"].items())
+        took += f"; by {one['programs']} versions of the program" if one.get("programs", 1) > 1 else ""
         lines.append(
             f"| {FILES.get(name, name)} | {minutes} | {one['archscout']:.1f} | {one['known_mean']:.1f} "
             f"({one['known_network']}) | {one['value']:+.1f} ({one['low']:+.1f} to {one['high']:+.1f}) | {took} |"

@@ -11,6 +11,8 @@ import torch
 import torchvision
 from torch import nn
 
+from archscout.errors import UserError
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import end_to_end
 import known
@@ -56,6 +58,8 @@ def test_metric_by_hand() -> None:
     assert end_to_end.metric_value(right, labels, "accuracy") == pytest.approx(75)
     assert end_to_end.metric_value(right, labels, "balanced_accuracy") == pytest.approx(100 * (2 / 3 + 1) / 2)
     assert end_to_end.unpacked(end_to_end.packed(labels)).tolist() == labels.tolist()
+    many = np.array([0, 255, 256, 999])
+    assert end_to_end.unpacked(end_to_end.packed(many)).tolist() == many.tolist()
 
 
 def test_the_bootstrap_is_paired_and_as_wide_as_it_should_be() -> None:
@@ -142,6 +146,51 @@ def test_who_takes_more_than_its_time_or_its_limit_is_flagged_and_not_ahead() ->
     one, *rest = end_to_end.figures(cells, kept, [20.0], {"x": 3.0})
     assert (one["value"], one["high"], one["flagged"]) == (0, 0, ["x"])
     assert rest[-1]["flags"]["archscout"] == ["a network takes 3.10 of 3 ms"]
+
+
+def test_the_pilot_halves_and_a_failed_cell_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Small networks are ahead in a short training; the larger ones of the first four catch up in a longer one."""
+    names = list(known.NAMES)
+    short, long = end_to_end.PILOT
+    values = {short: {name: float(100 - place) for place, name in enumerate(names)}}
+    values[short][names[1]] = None  # over the limit on latency
+    values[long] = {name: float(place) for place, name in enumerate(names)}
+    asked = []
+
+    def pilot(task: object, data: object, arch: str, minutes: float, share: float) -> dict:
+        asked.append((share, arch))
+        return {"latency_ms": 1.0, "value": values[share][arch]}
+
+    def run_arm(task: object, arm: str, minutes: float, seed: int, folder: Path) -> tuple[dict, np.ndarray]:
+        if (arm, seed) == ("archscout", 0):
+            raise UserError("no network within the limits")
+        return run_of(0.5, program=arm[:2]), np.zeros(100, int)
+
+    monkeypatch.setattr(end_to_end, "pilot", pilot)
+    monkeypatch.setattr(end_to_end, "run_arm", run_arm)
+    monkeypatch.setattr(end_to_end, "load", lambda source, seed: None)
+    cells, labels = {}, {}
+
+    def go(ends: float) -> None:
+        task = end_to_end.Task("x", "x", 3.0)
+        end_to_end.run_task(task, [20.0], 2, ends, tmp_path, None, cells, labels, cells.__setitem__)
+
+    go(0.0)
+    assert cells == {}
+    go(np.inf)
+    assert [share for share, _ in asked] == [short] * len(names) + [long] * end_to_end.FEW
+    first = [names[place] for place in (0, 2, 3, 4)]
+    assert [arch for share, arch in asked if share == long] == first
+    assert {key for key in cells if "pilot" not in key} == {
+        "x/20/archscout/1", *(f"x/20/{arch}/{seed}" for arch in first[2:] for seed in (0, 1))
+    }  # fmt: skip
+    assert "x/20/archscout/0 failed: no network within the limits" in capsys.readouterr().err
+    assert end_to_end.compare(cells, labels, "x", 20.0, 3.0)["programs"] == 2
+    before = len(asked)
+    go(np.inf)
+    assert len(asked) == before  # nothing is measured twice
 
 
 def test_the_long_tail(real_data: Path, tmp_path: Path) -> None:
