@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,8 +49,8 @@ def choose_teacher(config: Config, records: Sequence[dict[str, Any]], best: Mapp
 def given_teacher(run: Run, config: Config, methods: Methods, data: Data) -> Teacher | None:
     """The network of the finished run `config.teacher`, or None; with the share and temperature of TAS, see Teacher.
 
-    Raises UserError for a run without trained weights or for other images or classes, and if the weights changed since
-    this run first read them.
+    Raises UserError for a run without trained weights or for other images or classes, for one that trained on test
+    images of this run, and if the weights changed since this run first read them.
     """
     if config.teacher is None or ("trained" in run and (run.folder / "weights.safetensors").exists()):
         return None
@@ -58,6 +59,11 @@ def given_teacher(run: Run, config: Config, methods: Methods, data: Data) -> Tea
     for name, own in (("input_shape", list(data.shape)), ("classes", list(data.classes))):
         if about[name] != own:
             raise UserError(f"the teacher {config.teacher} has {name} {about[name]}, the data {own}; take another one")
+    if seen := seen_before(run, taught):
+        raise UserError(
+            f"the teacher {config.teacher} was trained on {seen} of the test images of this run, whose test would say "
+            f"too much; train it with this split, --seed {config.seed}, or take another one"
+        )
     network = taught.model()
     mark = hashlib.sha256((taught.folder / "weights.safetensors").read_bytes()).hexdigest()
     known = run.once(
@@ -70,6 +76,24 @@ def given_teacher(run: Run, config: Config, methods: Methods, data: Data) -> Tea
     if known["weights"] != mark:
         raise UserError(f"the weights of the teacher {config.teacher} changed since this run began; put them back")
     return Teacher(network, mean=about["mean"], std=about["std"])
+
+
+def seen_before(run: Run, taught: Result) -> int:
+    """How many test images of a run another one did not hold back, told by name and class in their tables of the split.
+
+    Tables in which an image of one name has another class are of other images, whose names say nothing.
+    """
+    tables = []
+    for path in (run.folder / "split.csv", taught.folder / "split.csv"):
+        if not path.exists():
+            return 0
+        with open(path, encoding="utf-8", newline="") as file:
+            tables.append({row["image"]: (row["class"], row["part"]) for row in csv.DictReader(file)})
+    own, theirs = tables
+    shared = own.keys() & theirs.keys()
+    if any(own[name][0] != theirs[name][0] for name in shared):
+        return 0
+    return sum(own[name][1] == "test" != theirs[name][1] for name in shared)
 
 
 def teacher_of(run: Run, config: Config, data: Data) -> Teacher | None:

@@ -15,10 +15,11 @@ from archscout.aggregate import INPUTS, aggregate
 from archscout.batches import balanced
 from archscout.differentiable import bilevel
 from archscout.differentiable.bilevel import Settings, architecture_gradient, train_supernet
-from archscout.differentiable.choice import softmax
-from archscout.differentiable.darts import by_perturbation, darts
-from archscout.differentiable.pdarts import PUBLISHED, cap_skips, pdarts, strongest
+from archscout.differentiable.choice import gumbel, relax, softmax, weights_of
+from archscout.differentiable.darts import by_perturbation, darts, falling, gumbel_chooser
+from archscout.differentiable.pdarts import PUBLISHED, cap_skips, pdarts, skip_dropout, strongest
 from archscout.differentiable.several import on_several
+from archscout.differentiable.stage import excess_of
 from archscout.differentiable.zero_shot import by_zero_shot, settled_among
 from archscout.errors import UserError
 from archscout.fit import normaliser
@@ -101,7 +102,14 @@ def test_the_architecture_gradient_against_brute_force(order) -> None:
         )
 
     architecture_gradient(
-        net, lambda: softmax(net.logits()), arch_loss, weight_loss, lambda c: c.sum() * 0, optimizer, settings, rate
+        net,
+        lambda: softmax(net.logits()),
+        arch_loss,
+        weight_loss,
+        lambda: net.alphas.sum() * 0,
+        optimizer,
+        settings,
+        rate,
     )
     found = net.alphas.grad.clone()
 
@@ -129,6 +137,82 @@ def test_the_architecture_gradient_against_brute_force(order) -> None:
             0
         ]
         assert (first - wanted).abs().max() > 1e-3
+
+
+def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    _, images, labels = Images(16, seed).batch(range(16))
+    return normaliser(*PLACE.values())(images), labels
+
+
+def as_it_is(net: Any, images: Any, choice: Any, training: bool, step: int) -> torch.Tensor:
+    return net(images, choice)
+
+
+def step_of(net: nn.Module, settings: Settings, rate: float = 0.3, progress: float = 1.0, **more: Any) -> torch.Tensor:
+    """The gradient of the alphas in one architecture step on two batches, weighed by 1 and 2 in turns."""
+    weigh = 1.0 + torch.arange(16) % 2
+    optimizer = torch.optim.SGD(weights_of(net), 0.1, settings.momentum)
+    net.alphas.grad = None
+    bilevel.architecture_step(
+        net, more.pop("run", as_it_is), settings,
+        *((*batch(seed), lambda losses: (weigh * losses).mean()) for seed in (0, 1)),
+        optimizer, step=0, progress=progress, rate=rate, exact=as_it_is,
+        **{"draw": torch.Generator().manual_seed(0), "chooser": bilevel.plain_softmax, "penalty": None, **more},
+    )  # fmt: skip
+    return net.alphas.grad.clone()
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_an_architecture_step_by_hand(order: int) -> None:
+    """With the losses weighed as selectors want it, beta at its share of the way, and a penalty of the softmax."""
+    torch.manual_seed(0)
+    net, prices = Toy(), torch.tensor([0.0, 1.0, 3.0])
+    settings = Settings(order=order, beta=0.8)
+    found = step_of(net, settings, progress=0.25, penalty=lambda choice: (choice * prices).sum())
+    weigh, choice = 1.0 + torch.arange(16) % 2, softmax(net.alphas)
+    named = {name: p for name, p in net.named_parameters() if name != "alphas"}
+
+    def loss(parameters: Any, seed: int) -> torch.Tensor:
+        images, labels = batch(seed)
+        answers = torch.func.functional_call(net, parameters, (images, choice))
+        return (weigh * nn.functional.cross_entropy(answers, labels, reduction="none")).mean()
+
+    moved = named
+    if order == 2:
+        slopes = torch.autograd.grad(loss(named, 0), list(named.values()), create_graph=True)
+        moved = {n: p - 0.3 * (g + 3e-4 * p) for (n, p), g in zip(named.items(), slopes, strict=True)}
+    whole = loss(moved, 1) + 0.8 * 0.25 * torch.logsumexp(net.alphas, -1).mean() + (choice * prices).sum()
+    (wanted,) = torch.autograd.grad(whole, net.alphas)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_penalty_is_of_the_softmax_although_options_are_drawn() -> None:
+    """A draw of what is never derived leaves a row of zeros, whose division would have gradients without bounds."""
+    space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
+    net = relax(space, "darts")
+    table = torch.tensor([0.0, 0.0, 10.0, 90.0, 0.0]).expand(6, 5)
+    penalty = excess_of({"params": (40.0, table)}, {"params": 100.0}, net)
+    for seed in range(20):
+        draw = torch.Generator().manual_seed(seed)
+        images = {"run": lambda net, images, choice, training, step: net(images, choice).detach() + choice.sum() * 0}
+        found = step_of(net, Settings(), chooser=gumbel_chooser((1.0, 1.0)), draw=draw, penalty=penalty, **images)
+        (wanted,) = torch.autograd.grad(penalty(softmax(net.logits())), net.alphas)
+        torch.testing.assert_close(found, wanted)
+        assert float(found.abs().max()) > 0.01
+
+
+def test_a_temperature_falls_geometrically_and_is_that_of_the_draws() -> None:
+    assert [falling((10.0, 0.1))(at) for at in (0.0, 0.5, 1.0)] == pytest.approx([10.0, 1.0, 0.1])
+    alphas = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for progress, heat in ((0.0, 5.0), (0.5, 1.0), (1.0, 0.2)):
+        slopes = []
+        for make in (
+            lambda draw, progress=progress: gumbel_chooser((5.0, 0.2))(alphas, draw, progress),
+            lambda draw, heat=heat: gumbel(alphas, heat, draw, hard=True),
+        ):
+            chosen = make(torch.Generator().manual_seed(1))
+            slopes.append(torch.autograd.grad((chosen * torch.arange(3)).sum(), alphas)[0])
+        torch.testing.assert_close(*slopes)
 
 
 def test_finds_the_planted_options_and_leaves_the_global_state() -> None:
@@ -219,8 +303,10 @@ def test_two_processes_find_what_one_finds() -> None:
 
     parts = (Images(64, 0), Images(64, 1))
     alone = darts(space, *parts, **selectors(), **options)
-    both = on_several(darts, 2, space, *parts, **selectors(), **options)
+    heard: list[Any] = []
+    both = on_several(darts, 2, space, *parts, on_progress=heard.append, **selectors(), **options)
     assert both.arch == alone.arch
+    assert heard == both.story.history
     assert np.allclose(both.story.alphas, alone.story.alphas, atol=1e-5)
     for name, value in alone.supernet.state_dict().items():
         assert torch.allclose(both.supernet.state_dict()[name], value, atol=1e-5), name
@@ -238,13 +324,17 @@ def test_two_processes_find_what_one_finds() -> None:
 
 @pytest.mark.parametrize("order", [1, 2, "difference"])
 def test_in_bfloat16_it_is_nearly_the_same(order) -> None:
+    """One gradient of the alphas points the same way; differences of weights, too small for bfloat16, are not in it."""
     space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
-    options = {"epochs": 1, "batch_size": 16, "order": order, "arch_lr": 0.01, **PLACE}
-    exact = darts(space, Images(64, 0), Images(64, 1), **options)
-    rough = darts(space, Images(64, 0), Images(64, 1), precision="bf16-mixed", **options)
-    one, other = (torch.tensor(found.story.alphas[-1]) for found in (exact, rough))
+    torch.manual_seed(0)
+    net = relax(space, "darts")
+    settings = Settings(order=order, precision="bf16-mixed")
+    lower = bilevel.in_precision(as_it_is, settings, torch.device("cpu"))
+    one, other = step_of(net, settings, rate=0.1), step_of(net, settings, rate=0.1, run=lower)
     assert not torch.equal(one, other)
-    assert torch.allclose(one, other, atol=0.03)
+    assert float(nn.functional.cosine_similarity(one.flatten(), other.flatten(), 0)) > 0.9
+    options = {"epochs": 1, "batch_size": 16, "order": order, "arch_lr": 0.01, **PLACE}
+    rough = darts(space, Images(64, 0), Images(64, 1), precision="bf16-mixed", **options)
     assert all(p.dtype == torch.float32 for p in rough.supernet.parameters())
 
 
@@ -279,9 +369,12 @@ def test_pdarts_killed_in_its_second_stage_goes_on_alike(tmp_path: Path) -> None
 
 def test_collapse_into_skips_ends_a_search_that_asks_for_it() -> None:
     space = nasbench201((3, 6, 6), 2, channels=4, cells=1)
-    found = darts(space, Images(32, 0), Images(32, 1), epochs=4, batch_size=16, stop_skips=0, **PLACE)
-    assert found.story.stopped == "0 skips" or "skips" in found.story.stopped
-    assert len(found.story.history) == 1
+    options = {"epochs": 12, "batch_size": 16, **PLACE}
+    found = darts(space, Images(32, 0), Images(32, 1), stop_skips=0, **options)
+    assert found.story.stopped == f"{found.story.history[-1]['skips']} skips"
+    assert found.story.step == bilevel.SETTLED  # not by how the alphas were drawn
+    fewer = darts(space, Images(32, 0), Images(32, 1), stop_skips=7, **options)
+    assert (fewer.story.stopped, fewer.story.step) == (None, 24)
     calm = darts(space, Images(32, 0), Images(32, 1), epochs=9, batch_size=16, arch_lr=1e-9, patience=2, **PLACE)
     assert "same architecture" in calm.story.stopped
     assert len(calm.story.history) == 3
@@ -294,8 +387,8 @@ def test_stop_rules_look_only_at_what_comes_after_the_wait() -> None:
     assert calm.story.stopped == "the same architecture for 2 epochs"
     assert calm.story.history[-1]["epoch"] == 6
     assert [row["arch_loss"] > 0 for row in calm.story.history] == [False] * 4 + [True] * 2
-    early = darts(space, Images(32, 0), Images(32, 1), stop_skips=0, **options)
-    assert early.story.history[-1]["epoch"] == 5
+    early = darts(space, Images(32, 0), Images(32, 1), stop_skips=0, **{**options, "epochs": 16})
+    assert early.story.history[-1]["epoch"] == 4 + bilevel.SETTLED / 2
     assert early.story.stopped == f"{early.story.history[-1]['skips']} skips"
 
 
@@ -378,6 +471,45 @@ def test_pdarts_narrows_and_deepens() -> None:
         pdarts(space, Images(8, 0), Images(8, 1), depths=(1,), **PLACE)
     with pytest.raises(UserError, match="first stage"):
         pdarts(space, Images(8, 0), Images(8, 1), depths=(1, 2), options=(3, 2), dropout=(0, 0), **PLACE)
+
+
+def test_the_dropout_of_skips_falls_along_a_stage() -> None:
+    """Of 40 images and 4 steps of 16: the share of skips left out, and what is left scaled, in each step."""
+    net = relax(nasbench201((3, 6, 6), 2, channels=4, cells=2), "pdarts")
+    heard: list[Any] = []
+    forward = skip_dropout(net, 0.8, 0, Settings(epochs=2, batch_size=20), 40)
+
+    def hear(images: torch.Tensor, choice: torch.Tensor, keep: Any = None) -> None:
+        heard.append(keep)
+
+    for step in range(5):
+        forward(hear, torch.zeros(500, 3, 6, 6), torch.ones(6, 5), True, step)
+    for step, keep in enumerate(heard[:4]):
+        now = 0.8 * (1 - step / 4)
+        assert len(keep) == 6  # cells
+        dropped = torch.stack(keep)
+        assert float((dropped == 0).float().mean()) == pytest.approx(now, abs=0.02)
+        assert dropped.max().item() == pytest.approx(1 / (1 - now))
+    assert heard[4] is None
+    forward(hear, torch.zeros(5, 3, 6, 6), torch.ones(6, 5), False, 0)
+    assert heard[5] is None
+
+
+def test_a_skip_that_is_dropped_is_not_there() -> None:
+    """On nasbench201, of one image of two, against the same cell without the edge."""
+    net = relax(nasbench201((3, 6, 6), 2, channels=4, cells=1), "pdarts", cells=1).eval()
+    cell = net.body[0]
+    x, choice = torch.randn(2, 4, 6, 6), torch.zeros(6, 5)
+    choice[[0, 4], [3, 3]] = 1.0  # from the input through the first node to the last
+    without = cell(x, choice)
+    choice[3, 1] = 1.0  # and past it
+    keep = torch.ones(6, 2)
+    keep[3] = torch.tensor([0.0, 2.0])
+    given = cell(x, choice, keep)
+    both = cell(x, choice)
+    torch.testing.assert_close(given[0], without[0])
+    torch.testing.assert_close(given[1] - without[1], 2 * (both[1] - without[1]))
+    assert float((both - without).detach().abs().max()) > 0.1
 
 
 def test_pdarts_by_its_published_settings_on_other_channels() -> None:

@@ -141,6 +141,17 @@ def test_a_run_teaches_another(images, tmp_path, monkeypatch) -> None:
         archscout.resume(tmp_path / "other", data=images)
 
 
+def test_a_teacher_that_saw_the_test_images_is_refused(images, tmp_path) -> None:
+    """The same images in another split; images of the same names that are others say nothing."""
+    given = {"space": "plain", "arch": "resnet8-w8", "epochs": 0.1, "train_threads": 1}
+    archscout.train(images, **given, seed=1, out=tmp_path / "teacher")
+    with pytest.raises(UserError, match=r"trained on \d+ of the test images of this run, .* --seed 0, or take another"):
+        archscout.train(images, **given, teacher=tmp_path / "teacher", out=tmp_path / "x")
+    other = (255 - images[0], images[1][::-1].copy())
+    taught = archscout.train(other, **given, teacher=tmp_path / "teacher", out=tmp_path / "y")
+    assert taught.events["teacher"]["arch"] == "resnet8-w8"
+
+
 def test_what_cannot_teach_is_refused(images, tmp_path) -> None:
     given = {"space": "plain", "arch": "resnet8-w8", "epochs": 0.1, "train_threads": 1, "out": tmp_path / "x"}
     with pytest.raises(UserError, match=r"is no run"):

@@ -80,7 +80,7 @@ def test_the_published_values() -> None:
 
 
 def test_the_published_values_of_others() -> None:
-    """P-DARTS: section 4.3 of arXiv:1904.12760; NAS-Bench-201: table 1 of arXiv:2001.00326."""
+    """P-DARTS: section 4.3 of arXiv:1904.12760; NAS-Bench-201: table 1 of arXiv:2001.00326; TAS."""
     options = {"mirrors": True, "balanced": False}
     usual, deeper = (RECIPES[name](Pictures(), (3, 32, 32), 10, **options) for name in ("darts", "pdarts"))
     assert (deeper.batch_size, deeper.lr, deeper.drop_path) == (128, 0.025, 0.3)
@@ -91,6 +91,10 @@ def test_the_published_values_of_others() -> None:
     assert (cells.batch_size, cells.schedule, cells.warmup, cells.label_smoothing) == (256, "cosine", 0.0, 0.0)
     assert (cells.shift, cells.border, cells.cutout, cells.flip, cells.auxiliary) == (4, "zero", 0, True, 0.0)
     assert EPOCHS["nasbench201"] == 200
+    shapes = RECIPES["tas"](Pictures(), (3, 32, 32), 10, **options)  # arXiv:1905.09717 and its code
+    assert replace(shapes, warmup=0.0) == cells
+    assert shapes.warmup * EPOCHS["tas"] == pytest.approx(5)
+    assert EPOCHS["tas"] == 305
 
 
 def test_the_cosine_schedule() -> None:

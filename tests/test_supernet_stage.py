@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_device_limits import board
 
 import archscout
 from archscout.asked import fits, name_methods
 from archscout.config import make_config
 from archscout.data import load
-from archscout.differentiable import DIFFERENTIABLE, stage
+from archscout.differentiable import DIFFERENTIABLE, bilevel, stage
 from archscout.differentiable.bilevel import Settings
 from archscout.differentiable.choice import relax
 from archscout.differentiable.darts import darts
@@ -36,6 +37,7 @@ from archscout.differentiable.stage import (
 from archscout.differentiable.tas import tas
 from archscout.errors import UserError
 from archscout.propose import Costing
+from archscout.run import Run
 from archscout.spaces import SPACES
 from archscout.spaces.nasbench201 import POOL, SKIP, nasbench201
 
@@ -228,6 +230,71 @@ def test_settings_follow_the_device_and_the_word_on_mirrors() -> None:
         assert found.flip == (bool(data.mirrors) if flip == "auto" else flip == "yes")
         assert (found.precision, found.batch_size, found.arch_lr) == ("32-true", 64, 1e-2)
     assert settings_of(config.model_copy(update={"device": "cuda"}), data, 80, "tas").precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize(
+    ("name", "select", "asked", "wanted"),
+    [
+        ("darts", "random", {}, ("random", "random")), ("tas", "random", {"arch_images": "all"}, ("random", None)),
+        ("pdarts", "random", {"arch_images": "all"}, ("random", None)), ("darts", "full", {}, (None, None)),
+    ],
+)  # fmt: skip
+def test_the_test_part_has_no_say_and_selectors_are_as_asked(
+    name: str, select: str, asked: dict[str, Any], wanted: tuple[Any, ...], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With noise for every test image the search is the same; the architecture's images are chosen too, or all."""
+    heard: list[tuple[Any, ...]] = []
+    train = bilevel.train_supernet
+
+    def listening(*args: Any, selector: Any = None, arch_selector: Any = None, **options: Any) -> Any:
+        heard.append(tuple(one and one.signature()[0] for one in (selector, arch_selector)))
+        return train(*args, selector=selector, arch_selector=arch_selector, **options)
+
+    monkeypatch.setitem(DIFFERENTIABLE[name].__globals__, "train_supernet", listening)
+    pixels, labels = images()
+    test = load((pixels, labels)).parts["test"]
+    stories = []
+    for number in (0, 1):
+        if number:
+            pixels = pixels.copy()
+            pixels[test] = np.random.default_rng(1).integers(0, 255, pixels[test].shape)
+        data = load((pixels, labels))
+        assert np.array_equal(data.parts["test"], test)
+        space = (SPACES["resnet_shape"] if name == "tas" else tiny)(data.shape, 2)
+        text = {"data": "x", "out": "x", "share": 0.5, "supernet": {"epochs": 1, "decide": "largest", **asked}}
+        if name != "darts":
+            text["supernet"].pop("decide")
+        with Run.create(tmp_path / f"{number}", "") as run:
+            archs = stage.search_supernet(
+                run, make_config(text), DIFFERENTIABLE[name], data, Costing(space, {}), seconds=None,
+                select=select, embeddings=None,
+            )  # fmt: skip
+            next(archs)
+            stories.append(run.recall("supernet")["story"]["alphas"])
+    assert stories[0] == stories[1]
+    assert set(heard) == {wanted}
+
+
+@pytest.mark.parametrize(("method", "cost"), [(darts, "latency"), (pdarts, "energy"), (darts, "memory")])
+def test_a_cost_of_the_device_steers_the_choice(method: Any, cost: str) -> None:
+    """The expected cost at the end of a search with a limit of half of that of equal weights, and without."""
+    space = tiny((3, 8, 8), 2)
+    supernet = relax(space, method.__name__)
+    models = linear_costs(Costing(space, {cost: 1e9}, board(space)), np.random.default_rng(0))
+
+    def cost_of(choice: torch.Tensor) -> float:
+        return float(expected(models[cost], excess_of({}, {}, supernet).derivable(choice)))
+
+    limit = 0.5 * cost_of(torch.full((6, 5), 0.2))
+    part, ends = load(images()).part("train"), []
+    for limits in ({}, {cost: limit}):
+        found = method(
+            space, *halves(part, 0), mean=[120.0] * 3, std=[60.0] * 3, epochs=6,
+            batch_size=16, arch_lr=0.1, penalty=excess_of(models, limits, supernet),
+        )  # fmt: skip
+        ends.append(cost_of(found.choice) / limit)
+    assert ends[1] < 0.9 * ends[0]
 
 
 def test_training_on_selected_images_is_audited_and_shown(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from archscout.costs import COSTS
 from archscout.costs.trace import trace
 from archscout.differentiable.choice import one_hot, relax, softmax
-from archscout.differentiable.tas import full_macs, into_band, tas, two_of
+from archscout.differentiable.tas import full_macs, into_band, outside, tas, two_of
 from archscout.errors import UserError
 from archscout.selection import SELECTORS
 from archscout.spaces.plain import plain
@@ -100,6 +100,47 @@ def test_the_band_is_reached_from_both_sides() -> None:
         assert 0.38 * whole <= macs_of(SPACE.decode(arch), SHAPE, 5, 2, 8) <= 0.42 * whole
 
 
+def test_the_penalty_pulls_towards_the_band_from_both_sides() -> None:
+    """The logarithm of the share of the target above it, minus that below, nothing inside; and its slopes."""
+    for share, value, slope in ((1.5, np.log(1.5), 1 / 1.5), (0.8, -np.log(0.8), -1 / 0.8), (1.04, 0, 0), (0.96, 0, 0)):
+        x = torch.tensor(share, requires_grad=True)
+        found = outside(x, 0.05)
+        found.backward()
+        assert found.item() == pytest.approx(value)
+        assert x.grad.item() == pytest.approx(slope)
+
+
+def test_the_expected_cost_of_a_search_follows_its_target() -> None:
+    """What is derived is brought into the band in any case; so this looks at the alphas."""
+    shares = {}
+    for target, strength in ((0.25, 20.0), (0.8, 20.0), (0.25, 0.0)):
+        found = tas(
+            SPACE, Images(64, 0, side=8), Images(64, 1, side=8), target=target, strength=strength, epochs=6,
+            batch_size=16, arch_lr=0.1, **PLACE,
+        )  # fmt: skip
+        cost = found.supernet.expected_macs(softmax(found.supernet.logits())).detach()
+        shares[target, strength] = float(cost) / full_macs(found.supernet)
+    assert shares[0.25, 20.0] == pytest.approx(0.25, rel=0.15)
+    assert shares[0.8, 20.0] == pytest.approx(0.8, rel=0.15)
+    assert shares[0.25, 0.0] > 0.3
+
+
+def test_where_no_step_leads_into_the_band_it_ends_below(caplog: pytest.LogCaptureFixture) -> None:
+    """A band between two neighbours, one below the smallest network, and one above the largest."""
+    torch.manual_seed(0)
+    supernet = SPACE.relax_of["tas"]()
+    whole = full_macs(supernet)
+    shallow = softmax(torch.zeros_like(supernet.alphas) + supernet.barred + torch.eye(8)[7] * 2)
+    deep = softmax(torch.log(shallow) + torch.tensor([0.0, 5, 0, 0, 0, 0, 0, 0]) * (torch.arange(16) < 3)[:, None])
+    for choice, low, high in ((deep, 0.4002, 0.4004), (deep, 0.6001, 0.6002), (shallow, 0.6001, 0.6002)):
+        arch = into_band(supernet, choice, low * whole, high * whole)
+        share = macs_of(SPACE.decode(arch), SHAPE, 5, 2, 8) / whole
+        assert 0.9 * low < share <= high
+    assert "no step leads between" in caplog.text
+    with pytest.raises(UserError, match=r"smallest network that tas can reach has .* raise the target"):
+        into_band(supernet, choice, 1e-4 * whole, 2e-4 * whole)
+
+
 def test_a_search_ends_near_its_target() -> None:
     found = tas(SPACE, Images(64, 0, side=8), Images(64, 1, side=8), target=0.5, epochs=2, batch_size=16, **PLACE)
     share = macs_of(SPACE.decode(found.arch), SHAPE, 5, 2, 8) / full_macs(found.supernet)
@@ -141,6 +182,27 @@ def interpolated(x, channels):
     n, c, h, w = x.shape
     pooled = nn.functional.adaptive_avg_pool1d(x.permute(0, 2, 3, 1).reshape(-1, 1, c), channels)
     return pooled.view(n, h, w, channels).permute(0, 3, 1, 2)
+
+
+def test_depths_are_interpolated_as_widths_are() -> None:
+    """Two depths of a stage whose blocks end with different widths, against the sum written out; and one depth."""
+    torch.manual_seed(0)
+    supernet = SPACE.relax_of["tas"]().eval()
+    images = torch.randn(4, *SHAPE)
+    choice = one_hot((0, 0, 0, *[5] * 13), 8)
+    place = {name: 3 + row for row, name in enumerate(supernet.names)}
+    for name, option in (("1.1.b", 2), ("1.2.b", 6)):
+        choice[place[name]] = one_hot([option], 8)[0]
+    ends = {}
+    heard: list[torch.Tensor] = []
+    supernet.layers["2_1_a"].register_forward_pre_hook(lambda module, given: heard.append(given[0]))
+    for name, weights in (("1.1", (1.0, 0.0)), ("1.2", (0.0, 1.0)), ("both", (0.3, 0.7))):
+        choice[0, :2] = torch.tensor(weights)
+        supernet(images, choice)
+        ends[name] = heard[-1]
+    assert ends["1.1"].shape[1] < ends["1.2"].shape[1]
+    wanted = 0.3 * interpolated(ends["1.1"], ends["1.2"].shape[1]) + 0.7 * ends["1.2"]
+    torch.testing.assert_close(ends["both"], wanted, rtol=1e-5, atol=1e-6)
 
 
 class Whole(MixedConv):

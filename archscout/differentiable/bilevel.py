@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -49,13 +50,15 @@ class Settings:
                    0 and keeps strong operations from running away (Ye et al. 2022, arXiv:2203.01665).
     wait:          epochs before the first architecture step.
     every:         weight steps per architecture step.
-    stop_skips:    ends the search when the derived cell has this many skips (Liang et al. 2019, arXiv:1909.06035).
+    stop_skips:    ends the search when the derived cell has this many skips (Liang et al. 2019, arXiv:1909.06035), from
+                   the SETTLED-th architecture step on.
     patience:      ends it when the derived architecture has been the same for this many epochs.
                    Both look only at what comes after `wait`.
     flip, shift:   augmentation of the weight images, see augment.augment.
     report:        epochs between two entries of the history.
     precision:     "32-true", or "bf16-mixed": the supernet computes in bfloat16 where that is safe (torch.autocast);
-                   it takes many times as long on processors without bfloat16.
+                   it takes many times as long on processors without bfloat16. The differences of order "difference" are
+                   in float32 all the same: they are smaller than what bfloat16 tells apart.
     """
 
     epochs: float = 50.0
@@ -164,7 +167,8 @@ def train_supernet(
     rounds; default all. Their cost is counted in the seconds of the story where it arises.
     chooser:   logits -> choice. forward: (supernet, images, choice, training, step) -> logits, for a method that
                changes it.
-    penalty:   choice -> something added to the architecture loss, such as an expected latency.
+    penalty:   something added to the architecture loss, such as an expected latency, from the softmax of the alphas,
+               whatever `chooser` draws of it.
     method:    what makes this search another than one of the same settings: plain values, kept in the checkpoint.
     ends:      asked at each entry of the history; true ends the search.
 
@@ -191,7 +195,8 @@ def train_supernet(
     supernet.to(place)
     if place.type == "cpu":
         supernet.to(memory_format=torch.channels_last)
-    run = in_precision(forward or (lambda net, images, choice, training, step: net(images, choice)), settings, place)
+    exact = forward or (lambda net, images, choice, training, step: net(images, choice))
+    run = in_precision(exact, settings, place)
     weights = weights_of(supernet)
     optimizer = torch.optim.SGD(weights, settings.lr, settings.momentum, weight_decay=settings.weight_decay)
     architect = torch.optim.Adam(
@@ -201,7 +206,8 @@ def train_supernet(
     story = Story()
     feeds = [Feed(selector, weight_part, settings.batch_size), Feed(arch_selector, arch_part, settings.batch_size)]
     identity = {
-        "settings": repr(settings), "seed": seed, "images": [len(weight_part), len(arch_part)],
+        "settings": repr(settings), "seed": seed, "images": [marked(weight_part), marked(arch_part)],
+        "scale": [np.asarray(one, float).ravel().tolist() for one in (mean, std)], "penalty": signature_of(penalty),
         "selectors": [one.signature() for one in (selector, arch_selector)],
         "method": {name: repr(value) for name, value in (method or {}).items()},
         "alphas": list(supernet.alphas.shape),
@@ -239,7 +245,7 @@ def train_supernet(
                     supernet, run, settings, (images, labels, partial(selector.weigh, positions)),
                     (arch_images, arch_labels, partial(arch_selector.weigh, arch_positions)), optimizer,
                     draw=generator_of(seed, 2, step), chooser=chooser, penalty=penalty, step=step, progress=progress,
-                    rate=rate,
+                    rate=rate, exact=exact,
                 )  # fmt: skip
                 outcomes = of_all(arch_positions, losses, answers, arch_labels)
                 arch_selector.note(*outcomes)
@@ -303,7 +309,7 @@ def train_supernet(
                         )  # fmt: skip
                 if on_progress is not None and rank == 0:
                     on_progress(story.history[-1])
-                if learned and settings.stop_skips is not None and skips >= settings.stop_skips:
+                if settled and settings.stop_skips is not None and skips >= settings.stop_skips:
                     story.stopped = f"{skips} skips"
                 elif learned and settings.patience is not None and done - story.since >= settings.patience:
                     story.stopped = f"the same architecture for {done - story.since:g} epochs"
@@ -324,6 +330,20 @@ def train_supernet(
     story.seconds = time.monotonic() - began
     keep()
     return story
+
+
+def marked(part: Part) -> list[Any]:
+    """How many images a part has, and of one of Data which they are."""
+    data, indices = getattr(part, "data", None), getattr(part, "indices", None)
+    if indices is None:
+        return [len(part)]
+    rows = np.ascontiguousarray(indices, dtype="<i8").tobytes()
+    return [len(part), hashlib.sha256(rows).hexdigest(), getattr(data, "fingerprint", None)]
+
+
+def signature_of(penalty: Callable[[Tensor], Tensor] | None) -> Any:
+    """What tells a penalty from others in a checkpoint: its `signature()`, or only that there is one."""
+    return penalty.signature() if hasattr(penalty, "signature") else penalty is not None
 
 
 def in_precision(run: Callable[..., Tensor], settings: Settings, place: torch.device) -> Callable[..., Tensor]:
@@ -366,6 +386,15 @@ def mean_of_all(value: float, place: torch.device) -> float:
     return float(box) / ranks
 
 
+def of_first(arch: Sequence[int]) -> tuple[int, ...]:
+    """The architecture of the first process, for all: what ends in a comparison of floats may differ between GPUs."""
+    if placed()[1] == 1:
+        return tuple(arch)
+    box = [tuple(arch)]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 def of_all(positions: Tensor, losses: Tensor, answers: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """The outcomes of a batch, joined with those of the other processes: positions, losses, logits, labels, in one
     message of float64, which holds them all exactly.
@@ -405,11 +434,13 @@ def architecture_step(
     step: int,
     progress: float,
     rate: float,
+    exact: Callable[..., Tensor],
 ) -> tuple[Tensor, Tensor, float]:
     """The gradient of one architecture step, see architecture_gradient; batches are (images, labels, weigh), where
-    `weigh` makes one loss of those of the images, as the selector that chose them wants it.
+    `weigh` makes one loss of those of the images, as the selector that chose them wants it. exact: `run` in float32.
     """
     state = draw.get_state()
+    of_weights = exact if settings.order == "difference" else run
 
     def choose() -> Tensor:
         draw.set_state(state)  # the same sample wherever the choice of this step is made
@@ -421,12 +452,13 @@ def architecture_step(
         return arch_batch[2](losses), losses, answers
 
     def weight_loss(choice: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        answers = run(_Called(supernet, parameters), weight_batch[0], choice, True, step)
+        answers = of_weights(_Called(supernet, parameters), weight_batch[0], choice, True, step)
         return weight_batch[2](nn.functional.cross_entropy(answers.float(), weight_batch[1], reduction="none"))
 
-    def extra(choice: Tensor) -> Tensor:
-        added = settings.beta * progress * torch.logsumexp(supernet.logits(), -1).mean()
-        return added + (penalty(choice) if penalty is not None else 0.0)
+    def extra() -> Tensor:
+        logits = supernet.logits()
+        added = settings.beta * progress * torch.logsumexp(logits, -1).mean()
+        return added + (penalty(softmax(logits)) if penalty is not None else 0.0)
 
     return architecture_gradient(supernet, choose, arch_loss, weight_loss, extra, optimizer, settings, rate)
 
@@ -436,15 +468,15 @@ def architecture_gradient(
     choose: Callable[[], Tensor],
     arch_loss: Callable[[Tensor, Mapping[str, Tensor]], tuple[Tensor, Tensor, Tensor]],
     weight_loss: Callable[[Tensor, Mapping[str, Tensor]], Tensor],
-    extra: Callable[[Tensor], Tensor],
+    extra: Callable[[], Tensor],
     optimizer: torch.optim.SGD,
     settings: Settings,
     rate: float,
 ) -> tuple[Tensor, Tensor, float]:
     """Puts the gradient of the architecture loss by the alphas into `alphas.grad`.
 
-    With w' = w - rate (momentum buffer term + dL_train/dw + decay w), the virtual step of the weights that SGD would
-    make:
+    With w' = w - rate (momentum buffer term + dL_train/dw + decay w), the virtual step of the weights, which is that of
+    SGD but for the clipping of gradients:
 
         order 1:      dL_val(w, a)/da
         order 2:      dL_val(w', a)/da + (dw'/da)^T dL_val(w', a)/dw', by differentiating through the step
@@ -459,7 +491,7 @@ def architecture_gradient(
     if settings.order == 1:
         choice = choose()
         value, losses, answers = arch_loss(choice, {name: p.detach() for name, p in current.items()})
-        (value + extra(choice)).backward(inputs=[alphas])
+        (value + extra()).backward(inputs=[alphas])
         return losses.detach(), answers.detach(), float(value.detach())
 
     def virtual(gradients: Any) -> dict[str, Tensor]:
@@ -482,7 +514,7 @@ def architecture_gradient(
         first = weight_loss(choice, leaves)
         gradients = torch.autograd.grad(first, [leaves[name] for name in names], create_graph=True, allow_unused=True)
         value, losses, answers = arch_loss(choice, virtual(gradients))
-        (value + extra(choice)).backward(inputs=[alphas])
+        (value + extra()).backward(inputs=[alphas])
         return losses.detach(), answers.detach(), float(value.detach())
 
     with torch.no_grad():
@@ -493,7 +525,7 @@ def architecture_gradient(
     choice = choose()
     value, losses, answers = arch_loss(choice, moved)
     direct, *steps = torch.autograd.grad(
-        value + extra(choice), [alphas, *(moved[name] for name in names)], materialize_grads=True, allow_unused=True
+        value + extra(), [alphas, *(moved[name] for name in names)], materialize_grads=True, allow_unused=True
     )
     norm = math.sqrt(sum(float((v.double() ** 2).sum()) for v in steps))
     eps = 0.01 / max(norm, 1e-12)

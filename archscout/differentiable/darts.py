@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from archscout.differentiable.bilevel import Settings, Story, plain_softmax, train_supernet
+from archscout.differentiable.bilevel import Settings, Story, of_first, plain_softmax, train_supernet
 from archscout.differentiable.choice import gumbel, relax, softmax
 from archscout.differentiable.zero_shot import by_zero_shot, settled_among
 from archscout.errors import UserError
@@ -68,10 +68,10 @@ def darts(
     sample:       "softmax" mixes all options; "gumbel" draws one per decision and step, at a temperature that falls
                   geometrically (Dong and Yang 2019, arXiv:1910.04465).
     decide:       "largest" takes the option of the largest weight. "perturbation" takes, decision by decision, the one
-                  whose removal costs most accuracy on architecture images (Wang et al. 2021, arXiv:2108.04392).
+                  whose removal raises the loss on architecture images most (Wang et al. 2021, arXiv:2108.04392).
                   "zero-shot" takes, of the architectures that the largest weights gave in the second half of the
                   search, the one that the proxies rank first: a remedy where a short search still wavers.
-    penalty:      choice -> what is added to the architecture loss, such as an expected latency.
+    penalty:      softmax of the alphas -> what is added to the architecture loss, such as an expected latency.
     supernet:     options of the space's supernet. settings: see bilevel.Settings; **more are single fields of it.
 
     One step costs a forward and backward of the supernet on weight images and one on architecture images; order 2 about
@@ -99,6 +99,7 @@ def darts(
     if decide == "zero-shot":
         among = settled_among(space, story, arch)
         arch, _ = by_zero_shot(space, among, arch_data, mean=mean, std=std, seed=seed, device=device)
+    arch = of_first(arch)
     return Found(arch, network, story, choice.cpu(), dict(supernet or {}))
 
 

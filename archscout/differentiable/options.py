@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from archscout.differentiable.bilevel import Settings
@@ -23,6 +23,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 #: and between which numbers
 RANGES = {"most_skips": (0, 1000), "wait": (0, 1), "tolerance": (0, 1), "strength": (0, 1e6)}
 AIM = ("limit", "target")  # costs may be below their limits, or are also drawn up to them
+ARCH_IMAGES = ("chosen", "all")  # of the half that the architecture learns from, where a selector was asked for
+WORDS = {"aim": AIM, "arch_images": ARCH_IMAGES}
 KINDS: dict[str, Any] = dict.fromkeys(("batch_size", "every", "stop_skips", "shift"), int)
 ORDERS = (1, 2, "difference")
 
@@ -55,29 +57,39 @@ def number(value: Any) -> Any:
     return value
 
 
-def sorted_out(method: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Options for a method as fields of Settings, arguments of its own, and the aim of its limits, see AIM.
+@dataclass(frozen=True)
+class Asked:
+    """What a person asked of a supernet: fields of Settings, arguments of the method, and see AIM and ARCH_IMAGES."""
+
+    fields: dict[str, Any]
+    arguments: dict[str, Any]
+    aim: str = AIM[0]
+    arch_images: str = ARCH_IMAGES[0]
+
+
+def sorted_out(method: str, given: Mapping[str, Any]) -> Asked:
+    """Options for a method, sorted by what they are of.
 
     Raises UserError for a name that the method does not have, with those it has, and for a value of another kind.
     """
     own = ARGUMENTS.get(method, {})
     fields: dict[str, Any] = {}
     arguments: dict[str, Any] = {}
-    aim = AIM[0]
+    words: dict[str, str] = {}
     for name, value in given.items():
         if name in own:
             arguments[name] = of_kind(name, value, own[name])
             low, high = RANGES.get(name, (0, 0))
             if name in RANGES and not low <= arguments[name] < high:
                 raise UserError(f"supernet option {name}={value}: wanted from {low:g} to below {high:g}")
-        elif name == "aim":
-            aim = of_kind(name, value, AIM)
+        elif name in WORDS:
+            words[name] = of_kind(name, value, WORDS[name])
         elif name in SETTINGS:
             fields[name] = of_kind(name, value, ORDERS if name == "order" else KINDS.get(name, float))
         else:
-            raise unknown(f"option of the supernet of {method}", name, (*own, "aim", *SETTINGS))
+            raise unknown(f"option of the supernet of {method}", name, (*own, *WORDS, *SETTINGS))
     Settings(**{**asdict(Settings()), **fields})  # refuses what is out of range
-    return fields, arguments, aim
+    return Asked(fields, arguments, **words)
 
 
 def of_kind(name: str, value: Any, kind: Any) -> Any:

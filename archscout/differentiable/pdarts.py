@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,15 +109,18 @@ def pdarts(
             widest = max(len(ops) for ops in network.allowed)
             if count < widest:
                 raise UserError(f"the first stage of pdarts has all {widest} options, got options={schedule.options}")
+        began = time.monotonic()
+        selector = make_selector(weight_data, stage) if make_selector else None
+        arch_selector = make_arch_selector(arch_data, stage) if make_arch_selector else None
+        making = time.monotonic() - began
         story = train_supernet(
-            network, weight_data, arch_data, settings, seed=seed + stage, mean=mean, std=std,
-            selector=make_selector(weight_data, stage) if make_selector else None,
-            arch_selector=make_arch_selector(arch_data, stage) if make_arch_selector else None,
+            network, weight_data, arch_data, settings, seed=seed + stage, mean=mean, std=std, selector=selector,
+            arch_selector=arch_selector,
             forward=skip_dropout(network, rate, seed + stage, settings, len(weight_data)), penalty=penalty,
             method={"name": "pdarts", "space": space.name, "dropout": rate, **made}, threads=threads, device=device,
             checkpoint=of_stage(checkpoint, stage), audit_every=audit_every, on_progress=on_progress, ends=ends,
         )  # fmt: skip
-        shift = whole.seconds
+        shift = whole.seconds + making
         for entry in story.history:
             whole.history.append({**entry, "stage": stage, "seconds": entry["seconds"] + shift})
         whole.alphas += story.alphas
@@ -124,7 +128,7 @@ def pdarts(
         if whole.collapsed is None and story.collapsed is not None:
             whole.collapsed = {**story.collapsed, "stage": stage}
         whole.stopped = story.stopped
-        whole.seconds += story.seconds
+        whole.seconds += making + story.seconds
         whole.step += story.step
         with torch.no_grad():
             choice = softmax(network.logits())

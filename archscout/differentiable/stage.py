@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archscout.clock import Clock
 from archscout.config import Config
 from archscout.costs import COSTS
 from archscout.data import Data, Part
@@ -69,6 +70,7 @@ def search_supernet(
     seconds: float | None,
     select: Any,
     embeddings: str | None,
+    clock: Clock | None = None,
 ) -> Iterator[Arch]:
     """The architectures that a differentiable method finds within the limits, best first, each found when asked for.
 
@@ -77,7 +79,8 @@ def search_supernet(
     The others are for a device on which the first is slower than predicted, see `cheaper`. The training and what came
     of it are one event, which is read if it is in the log.
     seconds: time for the training of the supernet; None in a run given by counts, which has 25 epochs, or as many
-    rounds of a selector. What the person set of the supernet (config.supernet) goes before.
+    rounds of a selector. What the person set of the supernet (config.supernet) goes before. clock: of the run, by which
+    the seconds of earlier sessions count too.
     """
     space, name = costing.space, word(method)
     supernet = relax(space, name)  # refuses an unsupported pair before anything is computed
@@ -88,17 +91,19 @@ def search_supernet(
         "seed": config.seed, "mean": data.mean, "std": data.std, "threads": config.train_threads,
         "device": config.device,
     }  # fmt: skip
-    asked, own, aim = sorted_out(name, config.supernet)
-    settings = replace(settings, **asked)
+    asked = sorted_out(name, config.supernet)
+    own = dict(asked.arguments)
+    settings = replace(settings, **asked.fields)
     if zero_shot := own.get("decide", DECIDES.get(name)) == "zero-shot":
         own.pop("decide", None)  # here, where the limits are known
     options |= own
     if name == "tas":
         options["target"] = tas_target(space, costing.limits)
     choosing = partial(selector_of, select=select, seed=config.seed, share=config.share, cache=embeddings)
+    arch_choosing = choosing if asked.arch_images == "chosen" else partial(choosing, select="full")
     per_step = settings.batch_size / len(weight_part)
     began = time.monotonic()
-    selector, arch_selector = choosing(weight_part, 0), choosing(arch_part, 1)
+    selector, arch_selector = choosing(weight_part, 0), arch_choosing(arch_part, 1)
     making = time.monotonic() - began  # some embed the images at once
     round_ = 1.0 if selector is None else selector.record.size / len(weight_part)
     count, spent = None, 0.0
@@ -106,8 +111,8 @@ def search_supernet(
         spare = COUNTING * seconds
         samples = run.once("supernet-samples", lambda: affordable(costing, spare, supernet))
         count, spent = samples["count"], samples["seconds"]
-    if "epochs" in asked:
-        epochs = asked["epochs"]
+    if "epochs" in asked.fields:
+        epochs = asked.fields["epochs"]
     elif seconds is None:
         epochs = epochs_of(round_, per_step)
     else:
@@ -121,7 +126,6 @@ def search_supernet(
         )
         left = max(seconds - spent - rate.get("spent", 0.0), LEAST * seconds)
         epochs = max(left / rate["seconds"], 4) * per_step
-    several = config.devices > 1  # processes of their own, to which the bar cannot travel
     stages = 3 if name == "pdarts" else 1
     each = epochs / stages
     if name == "darts" and settings.patience is None:
@@ -132,7 +136,7 @@ def search_supernet(
         "audit_every": None if select == "full" else max(1.0, each / 5),
     }  # fmt: skip
     if name == "pdarts":
-        options |= {"make_selector": choosing, "make_arch_selector": choosing}
+        options |= {"make_selector": choosing, "make_arch_selector": arch_choosing}
     else:
         options |= {"selector": selector, "arch_selector": arch_selector}
 
@@ -148,21 +152,27 @@ def search_supernet(
                 text = space.format(tuple(arch))
                 return text if len(text) <= 64 else f"{text[:61]}..."
 
+            def skips_in(entry: dict[str, Any]) -> str:
+                edges = getattr(supernet, "edges", 0)
+                return f", {entry['skips']} of {edges} edges skip" if edges else ""
+
             def shown(entry: dict[str, Any]) -> None:
                 step = entry["epoch"] - seen[0]
                 bar.advance(
                     step if step > 0 else entry["epoch"],  # a stage of pdarts begins at 0 again
-                    note=f"entropy {entry['entropy']:.2f}, {entry['skips']} skips, now {text_of(entry['arch'])}",
+                    note=f"entropy {entry['entropy']:.2f}{skips_in(entry)}, now {text_of(entry['arch'])}",
                 )
                 seen[0] = entry["epoch"]
 
-            options["penalty"] = excess_of(models(), costing.limits, supernet, aim)
+            options["penalty"] = excess_of(models(), costing.limits, supernet, asked.aim)
             if seconds is not None:
-                options["ends"] = Deadline(time.monotonic() + 1.1 * seconds)
-            if several:
-                found = on_several(method, config.devices, space, weight_part, arch_part, **options)
-            else:
-                found = method(space, weight_part, arch_part, on_progress=shown, **options)
+                before = clock.spent() - clock.begun("supernet") if clock else 0.0
+                options["ends"] = Deadline(time.monotonic() + 1.1 * seconds - before)
+            found = on_several(
+                method, config.devices, space, weight_part, arch_part, on_progress=shown, **options
+            )  # fmt: skip
+            if name != "pdarts":
+                found.story.seconds += making
         derived_arch, decided = found.arch, None
         if zero_shot:
             derived_arch, decided = last_word(costing, found, arch_part, config, data, seconds)
@@ -285,6 +295,10 @@ class Excess:
         for decisions in self.rivals:
             stays[list(decisions)] = min(1.0, 2 / len(decisions))
         return choice * stays
+
+    def signature(self) -> list[Any]:
+        """What tells it from the penalty of other limits, see bilevel.signature_of."""
+        return ["excess", dict(self.limits), self.target]
 
     def __call__(self, choice: Tensor) -> Tensor:
         choice = self.derivable(choice)

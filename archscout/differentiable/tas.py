@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from archscout.differentiable.bilevel import Settings, train_supernet
-from archscout.differentiable.choice import relax, softmax
+from archscout.differentiable.bilevel import Settings, signature_of, train_supernet
+from archscout.differentiable.choice import one_hot, relax, softmax
 from archscout.differentiable.darts import Found, falling, with_more
 from archscout.errors import UserError
 from archscout.fit import Part
 from archscout.selection.selector import Selector
 from archscout.space import Arch, SearchSpace
+
+log = logging.getLogger("archscout")
 
 
 def tas(
@@ -48,13 +51,15 @@ def tas(
     tolerance:    relative distance from the target that costs nothing.
     strength:     weight of the penalty: log of the expected multiply-adds above the band, minus it below.
     temperature:  of the Gumbel sampling, at the beginning and at the end.
-    penalty:      choice -> what is added to the architecture loss besides, such as an expected latency over its limit.
+    penalty:      softmax of the alphas -> what is added to the architecture loss besides, such as an expected latency
+                  over its limit.
     settings:     see bilevel.Settings; **more are single fields of it.
 
     Of each decision two options are drawn per step and mixed by channel-wise interpolation. What is derived is brought
-    into the band, if it is not there, by the smallest steps in the order of the weights, see `into_band`. Final
-    training by distillation from the full network: fit(..., teacher=...). Costs two candidates' forward and backward on
-    each side per step. Source: Dong and Yang 2019, arXiv:1905.09717.
+    into the band, if it is not there, by the smallest steps in the order of the weights, see `into_band`, which raises
+    UserError where no network is small enough. Final training by distillation from the full network: fit(...,
+    teacher=...), or `archscout train --recipe tas --teacher RUN`. Costs two candidates' forward and backward on each
+    side per step. Source: Dong and Yang 2019, arXiv:1905.09717.
     """
     if (target is not None and not 0 < target < 1) or not 0 < tolerance < 1:
         raise UserError(f"tas wants target and tolerance between 0 and 1, got {target} and {tolerance}")
@@ -66,24 +71,17 @@ def tas(
     wanted = None if target is None else target * full_macs(network)
 
     def steered(choice: Tensor) -> Tensor:
-        expected = softmax(network.logits())
-        extra = expected.sum() * 0 if penalty is None else penalty(expected)
+        extra = choice.sum() * 0 if penalty is None else penalty(choice)
         if wanted is None:
             return extra
-        cost = network.expected_macs(expected)
-        share = float(cost.detach()) / wanted
-        if share > 1 + tolerance:
-            return extra + strength * torch.log(cost / wanted)
-        if share < 1 - tolerance:
-            return extra - strength * torch.log(cost / wanted)
-        return extra
+        return extra + strength * outside(network.expected_macs(choice) / wanted, tolerance)
 
     def chooser(logits: Tensor, generator: torch.Generator, progress: float) -> Tensor:
         return two_of(logits, heat(progress), generator)
 
     mine = {
         "name": "tas", "space": space.name, "target": target, "tolerance": tolerance, "strength": strength,
-        "temperature": tuple(temperature),
+        "temperature": tuple(temperature), "penalty": signature_of(penalty),
     }  # fmt: skip
     story = train_supernet(
         network, weight_data, arch_data, settings, seed=seed, mean=mean, std=std, selector=selector,
@@ -97,6 +95,12 @@ def tas(
     else:
         arch = into_band(network, choice, wanted * (1 - tolerance), wanted * (1 + tolerance))
     return Found(arch, network, story, choice.cpu())
+
+
+def outside(share: Tensor, tolerance: float) -> Tensor:
+    """How far a cost, as a share of its target, is outside the band 1 +- tolerance: |log share|, and 0 inside."""
+    inside = abs(float(share.detach()) - 1) <= tolerance
+    return share * 0 if inside else torch.log(share).abs()
 
 
 def full_macs(network: Any) -> float:
@@ -124,31 +128,48 @@ def into_band(network: Any, choice: Tensor, low: float, high: float) -> Arch:
     """The architecture of the largest weights, moved into a band of multiply-adds where it is outside.
 
     Step by step the decision changes to its neighbouring option (narrower or wider, shallower or deeper) that loses
-    least of log weight; the search stops inside the band, or where a step would pass it by.
+    least of log weight, among the steps that do not pass the band by. Where all of them do, a decision may rise past it
+    and stays there, for others to come down; but the walk ends below the band, never above it, as near as one step
+    leads, where no step from above ends inside, and a warning says so. Raises UserError where the smallest network is
+    above the band.
     """
     logs = choice.detach().clamp(min=1e-12).log()
     finite = torch.isfinite(network.logits().detach())
     picked = choice.detach().argmax(1).tolist()
 
     def cost(options: list[int]) -> float:
-        hot = torch.zeros_like(choice)
-        hot[torch.arange(len(options)), torch.tensor(options)] = 1.0
-        return float(network.expected_macs(hot))
+        return float(network.expected_macs(one_hot(options, choice.shape[1]).to(choice)))
 
-    now = cost(picked)
+    now, risen = cost(picked), set()
     while not low <= now <= high:
         way = -1 if now > high else 1
-        moves = []
+        moves, passing = [], []
         for decision, option in enumerate(picked):
             new = option + way
+            if decision in risen:
+                continue
             if 0 <= new < choice.shape[1] and bool(finite[decision, new]):
                 trial = [*picked[:decision], new, *picked[decision + 1 :]]
                 changed = cost(trial)
-                if changed != now and not (way < 0 and changed < low) and not (way > 0 and changed > high):
-                    moves.append((float(logs[decision, option] - logs[decision, new]), decision, trial, changed))
-        if not moves:
-            break
-        _, _, picked, now = min(moves, key=lambda move: move[:2])
-    hot = torch.zeros_like(choice)
-    hot[torch.arange(len(picked)), torch.tensor(picked)] = 1.0
-    return network.derive(hot)
+                if changed == now:
+                    continue
+                passes = changed < low if way < 0 else changed > high
+                price = float(logs[decision, option] - logs[decision, new])
+                (passing if passes else moves).append((price, decision, trial, changed))
+        if moves:
+            _, _, picked, now = min(moves, key=lambda move: move[:2])
+            continue
+        if way < 0:
+            if not passing:
+                raise UserError(
+                    f"the smallest network that tas can reach has {now:.4g} multiply-adds, above the {high:.4g} that "
+                    "the target allows; raise the target"
+                )
+            _, _, picked, now = max(passing, key=lambda move: move[3])
+        elif passing:
+            _, decision, picked, now = min(passing, key=lambda move: move[:2])
+            risen.add(decision)
+            continue
+        log.warning("tas ends at %.4g multiply-adds: no step leads between %.4g and %.4g", now, low, high)
+        break
+    return network.derive(one_hot(picked, choice.shape[1]))

@@ -68,14 +68,19 @@ def neighbours(channels: int, wanted: int) -> Tensor:
     return F.adaptive_avg_pool1d(torch.eye(channels)[None], wanted)[0].T.contiguous()
 
 
-def added(x: Tensor, y: Tensor) -> Tensor:
-    """Two maps added, the one of fewer channels filled with zeros."""
-    more = y.shape[1] - x.shape[1]
-    return F.pad(x, (0, 0, 0, 0, 0, max(0, more))) + F.pad(y, (0, 0, 0, 0, 0, max(0, -more)))
+def interpolated(x: Tensor, wanted: int) -> Tensor:
+    """Maps (N, C, H, W) brought to so many channels by averaging neighbouring ones."""
+    if x.shape[1] == wanted:
+        return x
+    return F.linear(x.permute(0, 2, 3, 1), neighbours(x.shape[1], wanted).to(x)).permute(0, 3, 1, 2)
 
 
 class SuperNetwork(nn.Module):
-    """`alphas` has a row per decision: three depths (options 1 to depth), then the widths in order of execution."""
+    """`alphas` has a row per decision: three depths (options 1 to depth), then the widths in order of execution.
+
+    The maps behind the depths of a stage that the choice gives weight are brought to the widest of them as widths are,
+    weighted and added.
+    """
 
     def __init__(self, input_shape: Shape, classes: int, depth: int, width: int) -> None:
         super().__init__()
@@ -107,7 +112,7 @@ class SuperNetwork(nn.Module):
         rows = {name: choice[3 + place] for place, name in enumerate(self.names)}
         x = F.relu(self.layers["stem"](images, rows["stem"]))
         for s in (1, 2, 3):
-            out: Tensor | None = None
+            ends: list[Tensor] = []  # of the depths that the choice gives weight, times that weight
             deepest = max(d for d in range(depth) if float(choice[s - 1, d].detach()) > 0)
             for b in range(1, deepest + 2):
                 stride = 2 if s > 1 and b == 1 else 1
@@ -116,9 +121,9 @@ class SuperNetwork(nn.Module):
                 x = F.relu(y + fitted(x, y.shape[1], stride))
                 weight = choice[s - 1, b - 1]
                 if float(weight.detach()) > 0:
-                    out = weight * x if out is None else added(out, weight * x)
-            assert out is not None
-            x = out
+                    ends.append(weight * x)
+            most = max(end.shape[1] for end in ends)
+            x = torch.stack([interpolated(end, most) for end in ends]).sum(0) if len(ends) > 1 else ends[0]
         return F.linear(x.mean((2, 3)), self.classifier.weight[:, : x.shape[1]], self.classifier.bias)
 
     def derive(self, choice: Tensor) -> Arch:
