@@ -23,6 +23,10 @@ dds: `memory_ratio` is of the whole process, with the images and what is importe
 search adds to it. `--tiles` runs the whole main job with darts on the magnetic tiles (imbalanced, six classes), each
 arm with the same budget: all images, dds and random ones.
 
+Remedies against collapse (`--arms remedies --first 20 --seeds 25`): searches on random images, redrawn each round, for
+all ROUNDS, by the largest weights and with each remedy of the literature that the method offers; `zero_shot` is the
+last word of the proxies on the plain ones. Accuracies with each less those without, paired by seed.
+
 Seeds from FRESH on are for `decide=zero-shot` alone, which was thought of when the others had been seen: of the cells
 that the second half of a search derived, the one that the aggregate of the proxies ranks first, by the committed scores
 of results/ranking_scores.parquet. `--seeds 15 --first 10 --arms dds,random` runs them.
@@ -78,6 +82,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dds_furthest": {"among": None},
     "dds_untrained": {"among": None, "embedding": "untrained"},
 }
+#: what each remedy against collapse changes of a search; Ye et al. 2022, Dong and Yang 2019, Liang et al. 2019, Wang et
+#: al. 2021, see differentiable.darts
+REMEDIES: dict[str, dict[str, Any]] = {
+    "plain": {}, "beta": {"beta": 0.3}, "gumbel": {"sample": "gumbel"}, "skips": {"stop_skips": 3},
+    "perturbation": {"decide": "perturbation"},
+}  # fmt: skip
 FRESH = 10  # seeds from here on are for the last word of the proxies
 SUBSET = 1000  # images of a round, for the weights and for the architecture
 ROUNDS = 25
@@ -165,7 +175,14 @@ def search(arm: str, seed: int, work: str, data: str, device: str, length: float
         def made(part: Images, number: int) -> Selector | None:
             return make(data_arm, part, seed + number, Path(cache))
 
-        if arm != data_arm:
+        if arm.startswith("remedy_"):
+            found = darts(
+                space, weight_part, arch_part, epochs=ROUNDS * round_, report=round_,
+                selector=make("random", weight_part, seed, Path(cache)),
+                arch_selector=make("random", arch_part, seed + 1, Path(cache)),
+                **common, **REMEDIES[arm.removeprefix("remedy_")],
+            )  # fmt: skip
+        elif arm != data_arm:
             data_arm, _, epochs = data_arm.partition("_")
             found = pdarts(
                 space, weight_part, arch_part,
@@ -426,6 +443,14 @@ def figures(
             add(f"{name}_{arm}_zero_shot", [pair[place] for pair in picked], "% with decide=zero-shot, fresh seeds")
         gains = [pair[0] - last(cell) for pair, cell in zip(picked, some, strict=True)]
         add(f"zero_shot_gain_{arm}", gains, "points on CIFAR-10 over decide=largest, paired, fresh seeds", reach=0.0)
+    plain = of("remedy_plain", fresh=True)
+    ends_of = {name: {s: last(c) for s, c in of(f"remedy_{name}", fresh=True).items()} for name in REMEDIES}
+    ends_of["zero_shot"] = {s: known[last_word(tuple(e["arch"] for e in c["curve"]))][0] for s, c in plain.items()}
+    for name, accuracies in ends_of.items():
+        add(f"true_c10_remedy_{name}", list(accuracies.values()), "% accuracy of the cell at the end, random images")
+        if name != "plain":
+            paired = [value - last(plain[s]) for s, value in accuracies.items() if s in plain]
+            add(f"remedy_gain_{name}", paired, "points on CIFAR-10 over the plain search, paired by seed")
     for arm in (*ARMS, "full_long"):
         cellsof = of(arm)
         add(f"true_c10_{arm}", [last(c) for c in cellsof.values()], "% accuracy of the cell at the end")
@@ -464,10 +489,11 @@ def main() -> None:
     known = truth(args.data)
     before = json.loads(args.out.read_text()) if args.out.exists() else {}
     cells, steps = before.get("cells", {}), before.get("steps")
+    remedies = ",".join(f"remedy_{name}" for name in REMEDIES)
     jobs = [
         (f"{arm}/{seed}", (arm, seed, str(args.work), str(args.data), args.device))
         for seed in range(args.first, args.seeds)
-        for arm in args.arms.split(",")
+        for arm in args.arms.replace("remedies", remedies).split(",")
         if f"{arm}/{seed}" not in cells and (seed < STAGE_SEEDS or not arm.startswith("pdarts_"))
     ]
 
