@@ -49,7 +49,7 @@ def test_a_scaled_source_is_recovered() -> None:
 def test_an_additive_device_is_learned_from_enough_samples_without_sources() -> None:
     cost, archs = device(1), networks(1, 400)
     errors = []
-    for count in (5, 150):
+    for count in (5, 60):
         mean, _ = few_shot(SPACE, None, cost(archs[:count])).predict(archs[200:])
         errors.append(np.abs(mean / np.array(list(cost(archs[200:]).values())) - 1).mean())
     assert errors[1] < 0.01 < errors[0]
