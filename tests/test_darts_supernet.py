@@ -294,7 +294,7 @@ def test_the_main_job_searches_the_space_within_limits(tmp_path: Path) -> None:
     assert relaxed.arguments[2:] == (2, 3)
     result = archscout.search(
         (pixels, labels), space=tiny, strategy="darts", limits={"params": "1.6k"}, finalists=1, epochs=0.5,
-        out=tmp_path / "run", workers=0, threads=1, train_threads=1,
+        supernet={"epochs": 4}, out=tmp_path / "run", workers=0, threads=1, train_threads=1,
     )  # fmt: skip
     found = result.events["supernet"]
     assert found["method"] == "darts"

@@ -256,15 +256,6 @@ def test_train_repeats_the_winner(finished: archscout.Result, tmp_path: Path) ->
     assert (again.folder / "report.html").stat().st_size > 10_000
 
 
-@pytest.mark.slow
-@pytest.mark.alone
-def test_a_budget_is_kept(npz: Path, tmp_path: Path) -> None:
-    start = time.monotonic()
-    result = archscout.search(str(npz), out=tmp_path / "run", budget="60s", limits={"params": "40k"}, workers=1)
-    assert time.monotonic() - start <= 1.1 * 60
-    assert result.events["plan"]["candidates"] >= 16
-
-
 def test_the_report_opens_offline_without_errors(finished: archscout.Result) -> None:
     from chromium import open_page
 
@@ -273,19 +264,6 @@ def test_the_report_opens_offline_without_errors(finished: archscout.Result) -> 
     assert not page.requests
     assert finished.best["arch"] in page.dom
     assert page.dom.count("main-svg") >= 3
-
-
-@pytest.mark.slow
-@pytest.mark.alone
-def test_two_devices_train_a_given_network_within_a_budget(tmp_path: Path) -> None:
-    """Several devices are processes of their own; two on the CPU keep the budget and leave a whole run."""
-    began = time.monotonic()
-    found = archscout.train("digits", space="plain", arch="resnet8-w8", devices=2, budget="40s", out=tmp_path / "two")
-    assert time.monotonic() - began < 75  # the budget and the start of two processes on a busy machine
-    trained = found.events["trained"]
-    assert trained["epochs"] > 0.5
-    assert found.best["test"]["accuracy"] > 0.5
-    assert (tmp_path / "two" / "model.onnx").exists()
 
 
 def test_a_deadline_travels_and_shortens_a_training_that_runs_too_slow() -> None:

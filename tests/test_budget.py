@@ -1,0 +1,34 @@
+"""Budgets of time are kept. In a file of few tests, which is given out last: nothing else runs beside these."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+import archscout
+
+pytestmark = pytest.mark.usefixtures("quick_profile")
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_budget_is_kept(npz: Path, tmp_path: Path) -> None:
+    start = time.monotonic()
+    result = archscout.search(str(npz), out=tmp_path / "run", budget="60s", limits={"params": "40k"}, workers=1)
+    assert time.monotonic() - start <= 1.1 * 60
+    assert result.events["plan"]["candidates"] >= 16
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_two_devices_train_a_given_network_within_a_budget(tmp_path: Path) -> None:
+    """Several devices are processes of their own; two on the CPU keep the budget and leave a whole run."""
+    began = time.monotonic()
+    found = archscout.train("digits", space="plain", arch="resnet8-w8", devices=2, budget="25s", out=tmp_path / "two")
+    assert time.monotonic() - began < 60  # the budget and the start of two processes on a busy machine
+    trained = found.events["trained"]
+    assert trained["epochs"] > 0.5
+    assert found.best["test"]["accuracy"] > 0.5
+    assert (tmp_path / "two" / "model.onnx").exists()
