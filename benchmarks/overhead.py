@@ -3,7 +3,7 @@
     python benchmarks/overhead.py             about thirty minutes; writes benchmarks/results/overhead.json
     python benchmarks/overhead.py --quick     under a minute, fewer repeats and candidates
     python benchmarks/overhead.py --minutes 5 --fresh begins anew and stops in time
-    python benchmarks/overhead.py --minutes 5 goes on; what is done is skipped
+    python benchmarks/overhead.py --minutes 5 goes on; what is done with this code is skipped
 
 The zero-shot stage of a search as it is: proposals in generations, limits, the flushed log, the pool of trials, ranks
 for the progress bar, tells. Only costs and scores are made up: five and ten numbers that differ between networks. The
@@ -17,7 +17,10 @@ space has twelve decisions of five options. Then the same run is read back: resu
                                              held before (tracemalloc, in repeats of its own, since it slows down)
 
 A strategy that settles proposes nothing new after a while, and its search ends with fewer candidates than asked for:
-all is divided by those that were scored (`scored`), and what it spent on proposals that were no longer new counts.
+all is divided by those that were scored, and what it spent on proposals that were no longer new counts. Every figure
+has `asked`, `scored` (the mean of the repeats) and `scored_least`, and a `note` where they differ: that the cell of
+so many candidates is not one. Every figure also has the `code` (see results_file.code_of_program), the versions and the
+processor it was measured with; going on drops those of others, and says so on stderr.
 
 A search holds some 0.1 MB and a page 40 MB (and half a second) whatever the run. Memory per candidate, and the time of
 the page, are therefore the difference to a run with as few as 16, divided by the candidates.
@@ -27,15 +30,17 @@ from __future__ import annotations
 
 import argparse
 import gc
+import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from results_file import figure, machine, read, write
+from results_file import code_of_program, figure, machine, read, versions, write
 from torch import nn
 
 from archscout.execute import Outcome
@@ -121,7 +126,7 @@ def scored(kept: tuple[Any, ...], candidates: int) -> int:
 
 def milliseconds(strategy: str, candidates: int, seed: int) -> tuple[float, float, int]:
     with tempfile.TemporaryDirectory() as folder:
-        wall, processor, kept = timed(lambda: search(strategy, candidates, Path(folder) / "run", seed))
+        wall, processor, kept = timed(partial(search, strategy, candidates, Path(folder) / "run", seed))
         kept[0].close()
         count = scored(kept, candidates)
         return wall / count, processor / count, count
@@ -131,7 +136,7 @@ def kilobytes(strategy: str, candidates: int, seed: int) -> tuple[float, int]:
     held, count = {}, 0
     for asked in (16, candidates):
         with tempfile.TemporaryDirectory() as folder:
-            most, kept = most_held(lambda n=asked, at=Path(folder) / "run": search(strategy, n, at, seed))
+            most, kept = most_held(partial(search, strategy, asked, Path(folder) / "run", seed))
             kept[0].close()
             held[asked], count = most, scored(kept, candidates)
     return (held[candidates] - held[16]) / count, count
@@ -142,11 +147,11 @@ def read_back(strategy: str, candidates: int, seed: int) -> tuple[float, float, 
         runs = {count: Path(folder) / f"run-{count}" for count in (16, candidates)}
         for count, place in runs.items():
             search(strategy, count, place, seed)[0].close()
-        _, resumed, kept = timed(lambda: search(strategy, candidates, runs[candidates], seed))
+        _, resumed, kept = timed(partial(search, strategy, candidates, runs[candidates], seed))
         kept[0].close()
         made = scored(kept, candidates)
         del kept
-        paged = {count: timed(lambda at=place: report(at))[1] for count, place in runs.items()}
+        paged = {count: timed(partial(report, place))[1] for count, place in runs.items()}
         size = (Path(folder) / "report.html").stat().st_size / 1e6
         return resumed / made, (paged[candidates] - paged[16]) / made, size, made
 
@@ -159,8 +164,51 @@ def kilobytes_of_page(strategy: str, candidates: int, seed: int) -> tuple[float,
             kept[0].close()
             made = scored(kept, candidates)
             del kept
-            held[count] = most_held(lambda at=Path(folder) / f"run-{count}": report(at))[0]
+            held[count] = most_held(partial(report, Path(folder) / f"run-{count}"))[0]
         return (held[candidates] - held[16]) / made, made
+
+
+def measured_with() -> dict[str, str]:
+    """What a figure depends on beside its repeats: the package's code, the versions of what it uses, the processor."""
+    used = {name: version for name, version in versions().items() if name != "archscout"}  # that is the code
+    return {
+        "code": code_of_program(),
+        "with": ", ".join(f"{name} {version}" for name, version in used.items()),
+        "processor": machine()["processor"],
+    }
+
+
+def of_now(figures: dict[str, dict[str, Any]], now: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The figures that were measured with what is there `now`; says on stderr which others are dropped, and why.
+
+    figures: name -> figure.  now: see `measured_with`. A figure that does not say what it was measured with is dropped.
+    """
+    kept: dict[str, dict[str, Any]] = {}
+    dropped: dict[str, int] = {}
+    for name, found in figures.items():
+        other = [key for key, value in now.items() if found.get(key) != value]
+        if other:
+            reason = "no code named" if "code" not in found else f"another {' and another '.join(other)}"
+            dropped[reason] = dropped.get(reason, 0) + 1
+        else:
+            kept[name] = found
+    for reason, count in dropped.items():
+        print(f"dropped and to be measured again: {count} of the figures ({reason})", file=sys.stderr)
+    return kept
+
+
+def how_many(asked: int, made: Sequence[int]) -> dict[str, Any]:
+    """How many candidates the repeats were asked for and have scored, with a note where these are fewer.
+
+    made: of each repeat.
+    """
+    found: dict[str, Any] = {"asked": asked, "scored": sum(made) / len(made), "scored_least": min(made)}
+    if min(made) < asked:
+        found["note"] = (
+            f"no cell of {asked:,} candidates: the searches found nothing new after {found['scored']:,.0f} on average "
+            f"(from {min(made):,} to {max(made):,}), by which all is divided"
+        )
+    return found
 
 
 def warm_up() -> None:
@@ -185,6 +233,8 @@ def main() -> None:
     command = "python benchmarks/overhead.py" + (" --quick" if options.quick else "")
     figures = read(out) if options.minutes and not options.fresh else {}
     figures.pop("ms_per_candidate", None)
+    now = measured_with()
+    figures = of_now(figures, now)
     warm_up()
     kinds: tuple[tuple[tuple[str, ...], Callable[..., tuple[float, ...]], tuple[str, ...], float | None], ...] = (
         (("ms_per_candidate", "cpu_ms_per_candidate"), milliseconds, CONSIDERED, 1.0),
@@ -200,14 +250,15 @@ def main() -> None:
                     continue
                 repeats = of_memory if "kb" in names[0] else of_time
                 *columns, made = zip(*(measure(strategy, candidates, seed) for seed in range(repeats)), strict=True)
-                noted = {"scored": sum(made) / repeats, "date": datetime.now(UTC).date().isoformat()}
-                noted["load"] = machine()["load"]
+                noted = {**how_many(candidates, [int(count) for count in made]), **now}
+                noted |= {"date": datetime.now(UTC).date().isoformat(), "load": machine()["load"]}
                 for each, cell, column in zip(names, cells, columns, strict=True):
                     unit = "MB" if each == "page_mb" else "kB" if "kb" in each else "ms"
                     known, wanted = (KNOWN if each == "ms_per_candidate" else None), (reach if unit != "MB" else None)
                     figures[cell] = found = figure(cell, column, unit, known=known, reach=wanted, **noted)
                     low, high = found["low"], found["high"]
-                    print(f"{cell:44} {found['value']:8.3f} {unit} ({low:.3f} to {high:.3f})", flush=True)
+                    few = f", {found['scored']:,.0f} scored" if "note" in found else ""
+                    print(f"{cell:44} {found['value']:8.3f} {unit} ({low:.3f} to {high:.3f}){few}", flush=True)
                 done = [f"ms_per_candidate/evolution/{count}" for count in repeated]
                 headline = next((figures[cell] for cell in reversed(done) if cell in figures), None)
                 first = [{**headline, "name": "ms_per_candidate"}] if headline else []
