@@ -38,9 +38,8 @@ from scipy.stats import kendalltau
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
-from cells import Images, run_cells
+from cells import Images, run_cells, stored
 from main_job import cifar10
-from selected_pool import stored
 
 from archscout.aggregate import INPUTS, rank_pool
 from archscout.fit import evaluate, fit, recipe_for

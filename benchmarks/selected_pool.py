@@ -45,7 +45,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
-from cells import Images
+from cells import Images, keep, stored
 from main_job import cifar10
 
 from archscout.fit import evaluate, fit, recipe_for
@@ -498,35 +498,6 @@ def complete(cells: Mapping[str, Mapping[str, float]], texts: Sequence[str]) -> 
 
 
 # --- files and the command ---
-
-
-def stored(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The cells of a file that were measured with these settings; none where there is no file.
-
-    Raises SystemExit where the file holds cells of other settings, which do not mix, or is unreadable.
-    """
-    if not path.exists():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        cells, held = content["cells"], content.get("settings") or {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SystemExit(
-            f"{path} is no file of cells ({error}): move it away, and its cells are measured anew"
-        ) from None
-    wanted = json.loads(json.dumps(settings))
-    other = [key for key in {**wanted, **held} if key in wanted and held.get(key) != wanted[key]]
-    if other:
-        told = ", ".join(f"{key} {held.get(key)} instead of {wanted[key]}" for key in other)
-        raise SystemExit(f"{path} holds cells of other settings ({told}): move it away, or put these settings back")
-    return dict(cells)
-
-
-def keep(path: Path, cells: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Writes cells and the settings they were measured with, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps({"settings": settings, "cells": cells}), encoding="utf-8")
-    os.replace(part, path)
 
 
 def save(

@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import spearmanr
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import cells
 import selected_pool
 from cells import Images
 
@@ -308,9 +309,9 @@ def test_moments_are_those_of_all_pixels() -> None:
 
 def test_a_file_of_cells_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, settings = tmp_path / "cells.json", {"epochs": 2.0, "batch": {"full": 64}, "levels": (1, 2)}
-    assert selected_pool.stored(path, settings) == {}
-    selected_pool.keep(path, {"full/a": {"accuracy": 1.0}}, settings)
-    assert selected_pool.stored(path, settings) == {"full/a": {"accuracy": 1.0}}
+    assert cells.stored(path, settings) == {}
+    cells.keep(path, {"full/a": {"accuracy": 1.0}}, settings)
+    assert cells.stored(path, settings) == {"full/a": {"accuracy": 1.0}}
 
     def killed(self: Path, text: str, **more: object) -> None:
         with self.open("w") as file:
@@ -320,11 +321,11 @@ def test_a_file_of_cells_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_text", killed)
         with pytest.raises(KeyboardInterrupt):
-            selected_pool.keep(path, {"full/a": {}, "full/b": {}}, settings)
-    assert selected_pool.stored(path, settings) == {"full/a": {"accuracy": 1.0}}
+            cells.keep(path, {"full/a": {}, "full/b": {}}, settings)
+    assert cells.stored(path, settings) == {"full/a": {"accuracy": 1.0}}
     path.write_text('{"settings": {"ep')
     with pytest.raises(SystemExit, match="no file of cells"):
-        selected_pool.stored(path, settings)
+        cells.stored(path, settings)
 
 
 @pytest.mark.parametrize("held", [{"epochs": 1.0, "batch": {"full": 64}}, {"epochs": 2.0}, {}, None])
@@ -332,10 +333,10 @@ def test_cells_of_other_settings_do_not_mix(tmp_path: Path, held: dict | None) -
     path = tmp_path / "cells.json"
     path.write_text(json.dumps({"settings": held, "cells": {"full/a": {}}}))
     with pytest.raises(SystemExit, match="other settings"):
-        selected_pool.stored(path, {"epochs": 2.0, "batch": {"full": 64}})
+        cells.stored(path, {"epochs": 2.0, "batch": {"full": 64}})
     wider = {"epochs": 2.0, "batch": {"full": 64}, "levels": [1]}  # what the cells do not depend on may differ
     path.write_text(json.dumps({"settings": wider, "cells": {"full/a": {}}}))
-    assert selected_pool.stored(path, {"epochs": 2.0, "batch": {"full": 64}}) == {"full/a": {}}
+    assert cells.stored(path, {"epochs": 2.0, "batch": {"full": 64}}) == {"full/a": {}}
 
 
 def test_pieces_go_on_where_they_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
