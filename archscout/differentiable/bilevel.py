@@ -343,7 +343,8 @@ def marked(part: Part) -> list[Any]:
 
 def signature_of(penalty: Callable[[Tensor], Tensor] | None) -> Any:
     """What tells a penalty from others in a checkpoint: its `signature()`, or only that there is one."""
-    return penalty.signature() if hasattr(penalty, "signature") else penalty is not None
+    signed: Any = penalty
+    return signed.signature() if hasattr(signed, "signature") else penalty is not None
 
 
 def in_precision(run: Callable[..., Tensor], settings: Settings, place: torch.device) -> Callable[..., Tensor]:

@@ -140,10 +140,12 @@ def into_band(network: Any, choice: Tensor, low: float, high: float) -> Arch:
     def cost(options: list[int]) -> float:
         return float(network.expected_macs(one_hot(options, choice.shape[1]).to(choice)))
 
-    now, risen = cost(picked), set()
+    Move = tuple[float, int, list[int], float]  # what it loses of log weight, decision, options, multiply-adds
+    now, risen = cost(picked), set[int]()
     while not low <= now <= high:
         way = -1 if now > high else 1
-        moves, passing = [], []
+        moves: list[Move] = []
+        passing: list[Move] = []
         for decision, option in enumerate(picked):
             new = option + way
             if decision in risen:
