@@ -65,7 +65,7 @@ def search_by_accuracy(
         jobs = [
             {
                 "space": space.name, "arch": item["arch"], "recipe": recipe, "epochs": plan.short, "seconds": seconds,
-                "seed": seed, "round": 0, "state": item["state"], "answers": item["answers"], "ask": item["ask"],
+                "seed": seed, "round": 0, **{name: item[name] for name in ("state", "answers", "ask", "changes")},
             }
             for item in items
         ]  # fmt: skip

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load as load_tensors
 
 from archscout.errors import UserError
 from archscout.files import whole
+
+log = logging.getLogger("archscout")
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -42,6 +48,68 @@ def read_checkpoint(path: Path, identity: dict[str, Any], device: torch.device |
     return content
 
 
+def npy(array: np.ndarray) -> bytes:
+    """An array as the bytes of an .npy file."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def read_weights(path: Path) -> tuple[bytes, dict[str, torch.Tensor]]:
+    """The bytes and the tensors of the .safetensors file that a short training of a run left in its `checkpoints/`.
+
+    Raises Lost where it is missing or damaged. Nothing in it is executed.
+    """
+    try:
+        content = path.read_bytes()
+        return content, load_tensors(content)
+    except Exception as error:  # a damaged head fails in many ways
+        raise Lost(path, error) from None
+
+
+def read_answers(path: Path, images: int | None = None) -> np.ndarray:
+    """The answers (images,) in an .npy file that a short training of a run left in its `checkpoints/`.
+
+    images: how many were answered, None where that is not known. Raises Lost where the file is missing, damaged or of
+    another number of images. Nothing in it is executed.
+    """
+    try:
+        with open(path, "rb") as file:
+            answers = np.lib.format.read_array(file, allow_pickle=False)
+        if answers.ndim != 1 or answers.dtype.kind not in "iu" or images not in (None, len(answers)):
+            raise ValueError(f"{answers.dtype} {answers.shape}, wanted the answers to {images} images")
+        return answers
+    except Exception as error:
+        raise Lost(path, error) from None
+
+
+def left_behind(weights: Path | None, answers: Path | None, images: int | None = None) -> bool:
+    """Whether what a short training left can be read back: its weights and its answers, None for what it did not leave.
+
+    What cannot is named in a warning.
+    """
+    try:
+        if weights is not None:
+            read_weights(weights)
+        if answers is not None:
+            read_answers(answers, images)
+    except Lost as error:
+        log.warning("%s: what left it trains again", error.what)
+        return False
+    return True
+
+
 def mending(path: Path) -> str:
     """What to do about a checkpoint that does not fit."""
     return f"delete '{path}' to start over, or name another checkpoint"
+
+
+class Lost(UserError):
+    """What a short training left in `checkpoints/` cannot be read back; `what` says which file and why."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        missing = isinstance(error, FileNotFoundError)
+        why = "is missing" if missing else f"cannot be read ({type(error).__name__}: {error})"
+        self.what = f"checkpoint '{path}' {why}"
+        run = path.parent.parent
+        super().__init__(f"{self.what}; put it back, or type archscout resume {run}, which trains it again")

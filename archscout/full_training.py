@@ -73,25 +73,22 @@ def best_rate(model: torch.nn.Module, data: Data, recipe: Recipe, config: Config
     return {"ms": ms, "threads": threads, "precision": precision}
 
 
-def entrant_precision(run: Run, config: Config, data: Data, recipe: Recipe, entrant: Entrant) -> str:
+def entrant_precision(run: Run, config: Config, recipe: Recipe, pool: Any, entrant: Entrant) -> str:
     """The precision in which an entrant trains, by a measurement that is logged; float32 without a budget.
 
-    A run given by counts depends on its seed alone, and so times nothing.
+    It is measured where entrants train, in `pool`, so that one that hangs or takes all memory costs itself only. A run
+    given by counts depends on its seed alone, and so times nothing.
     """
     among = usable(recipe, config)
     if config.budget is None or len(among) < 2:
         return recipe.precision
 
     def work() -> dict[str, Any]:
-        try:
-            ms, _, precision = fastest_training(
-                initialise(entrant.space, entrant.arch, config.seed), data.shape, len(data.classes),
-                batch=recipe.batch_size, device=config.device, seconds=0.1,
-                among=[(config.threads, one) for one in among],
-            )  # fmt: skip
-        except Exception as error:  # told by its training
-            return {"precision": recipe.precision, "failure": reason(error)}
-        return {"precision": precision, "ms": ms}
+        item = {"space": entrant.space.name, "arch": entrant.arch, "recipe": recipe, "seed": config.seed}
+        (outcome,) = pool.map([{**item, "among": among}])
+        if outcome.failure is not None:  # told by its training
+            return {"precision": recipe.precision, "failure": outcome.failure}
+        return dict(outcome.value)
 
     return str(run.once(f"precision/{entrant.key}", work)["precision"])
 

@@ -367,7 +367,7 @@ def choose_network(
             costing = costing.within({**limits, "training": plan.training_limit})
         door = Door(run, config, profile)
         if supernet:
-            ranked = train_supernet_of(door, methods, data, costing, plan, embeddings)
+            ranked = train_supernet_of(door, methods, data, costing, plan, embeddings, clock)
         else:
             ranked = score_candidates(run, config, methods, costing, plan, pool, clock)
         if config.reward == "accuracy":
@@ -383,7 +383,7 @@ def choose_network(
         first, *later = waves(plan.finalists) if ranking_only else [plan.finalists]
         entrants = shortlist(door, costing, Costing(rival, slack, profile), first_of_all, first)
         entrants += known_networks(door, Costing(known, slack, profile), config.pretrained)
-        score_controls(run, space, entrants, pool)
+        entrants = score_controls(run, space, entrants, pool)
         clock.stage_done("score" if config.reward == "proxies" else "short")
         total = sum(plan_jobs(plan, len(entrants) + sum(later)))
         recipe = recipe_of(config, data, metric, sum(plan.rounds))
@@ -395,7 +395,7 @@ def choose_network(
                 plan,
                 pool,
                 recipe=recipe,
-                precision=partial(entrant_precision, run, config, data, recipe),
+                precision=partial(entrant_precision, run, config, recipe, pool),
                 seed=config.seed,
                 parallel=max(1, workers) if isinstance(workers, int) else 2,
                 images=len(data.parts["train"]),
@@ -503,7 +503,7 @@ def train_shortly(
 
 
 def train_supernet_of(
-    door: Door, methods: Methods, data: Data, costing: Costing, plan: Plan, embeddings: str | None
+    door: Door, methods: Methods, data: Data, costing: Costing, plan: Plan, embeddings: str | None, clock: Clock
 ) -> list[Arch]:
     """What a differentiable strategy finds: the best one that the door admits, behind those that it refused."""
     from archscout.differentiable.stage import search_supernet
@@ -513,7 +513,7 @@ def train_supernet_of(
     tried: list[Arch] = []
     for arch in search_supernet(
         run, config, methods.strategy, data, costing, seconds=plan.seconds.get("score"), select=methods.select,
-        embeddings=embeddings,
+        embeddings=embeddings, clock=clock,
     ):  # fmt: skip
         tried.append(arch)
         if door.admits(costing, arch):

@@ -13,16 +13,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from archscout.aggregate import rank_among_kinds, score_table
+from archscout.checkpoint import left_behind, npy, read_answers, read_weights
 from archscout.plan import TOGETHER
 from archscout.propose import GENERATION, Costing, trial_key
 from archscout.space import Arch, SearchSpace
 from archscout.stopping import front_order
 from archscout.strategies.strategy import Goal
-from archscout.verify import npy
 
 log = logging.getLogger("archscout")
 
@@ -51,19 +50,21 @@ class Log(Protocol):
 class Search:
     """The search by accuracy over one space, with everything it has met so far; call it once.
 
-    It asks a strategy for proposals, one after another. Those beyond the limits are told as such. Of each `children`
-    that may train and have not yet, the best of its kind by the aggregate of scores trains, and the others are told as
-    `skipped`; what the strategy was given to start with trains unfiltered. After TOGETHER trainings the strategy is
-    told all outcomes, in the order of asking; and before, once GENERATION proposals in a row brought nothing to train,
-    so that it hears of limits that it does not meet.
+    It asks a strategy for proposals, one after another. Those beyond the limits are told as such, and what has trained
+    before is told again as it came out. Of each `children` that may train and have not yet, the best of its kind by the
+    aggregate of scores trains, and the others are told as `skipped`; what the strategy was given to start with trains
+    unfiltered. After TOGETHER trainings the strategy is told all outcomes, in the order of asking; and before, once
+    GENERATION proposals in a row brought nothing to train, so that it hears of limits that it does not meet.
 
     run:         the log. A training is the event short/SPACE/ARCH, a zero-shot score trial/SPACE/ARCH as always, so a
-                 resumed search computes nothing twice and ends alike.
+                 resumed search computes nothing twice and ends alike. What a training left in `checkpoints/` and
+                 cannot be read back, until the event `short` says that all is done, is trained again as it was.
     score:       scores architectures, outcomes in order; value {"scores", "failures"}.
-    train:       trains items {"arch", "state", "answers", "ask"}, outcomes in order; value with "validation", and
-                 "state" as bytes. `answers` (networks, images) are those of the best so far that said theirs, None for
-                 fewer than two; where `ask` holds, more trainings follow, and the value may have what this network
-                 answers, as `said` (images,).
+    train:       trains items {"arch", "state", "answers", "ask", "changes"}, outcomes in order; value with
+                 "validation", and "state" as bytes. `answers` (networks, images) are those of the best so far that said
+                 theirs, None for fewer than two; where `ask` holds, more trainings follow, and the value may have what
+                 this network answers, as `said` (images,). `changes` are the shortenings of the same training made
+                 before, which the value may have; None for a new one.
     scores:      architecture -> its scores, of all that were scored before; grows.
     start:       what the strategy was given to start with.
     inherit:     whether a network begins with the weights of the nearest trained one, by name and shape.
@@ -197,51 +198,74 @@ class Search:
         return min(group, key=places.__getitem__)
 
     def _train(self, chosen: Sequence[Arch], more: bool, on_progress: Callable[[int, str], None]) -> None:
-        run, space, answers = self.run, self.costing.space, self._answers()
+        run, space = self.run, self.costing.space
         keys = {arch: f"short/{space.name}/{space.format(arch)}" for arch in chosen}
+        known = {arch: run.recall(keys[arch]) or {} for arch in chosen}
+        to_train = [arch for arch in chosen if not known[arch] or not self._left_behind(arch, known[arch])]
+        answers = self._answers() if to_train else None
         items: list[dict[str, Any]] = []
         heirs: dict[Arch, str | None] = {}
-        for arch in chosen:
-            if keys[arch] in run:
-                continue
+        for arch in to_train:
             heir, state = self._heritage(arch)
             heirs[arch] = None if heir is None else space.format(heir)
-            items.append({"arch": arch, "state": state, "answers": answers, "ask": more})
+            changes = known[arch].get("changes")
+            items.append({"arch": arch, "state": state, "answers": answers, "ask": more, "changes": changes})
         for item, outcome in zip(items, self.train(items) if items else (), strict=True):
             arch = item["arch"]
             answer = dict(outcome.value) if outcome.failure is None else {"failure": outcome.failure}
             state, said = answer.pop("state", None), answer.pop("said", None)
-            if self.inherit and state is not None:
-                run.write(f"checkpoints/{weights_name(space, arch)}", state)
             about: dict[str, Any] = {
                 "arch": space.format(arch), "costs": self.costing(arch), "heir_of": heirs[arch],
             }  # fmt: skip
+            if self.inherit and state is not None:
+                run.write(f"checkpoints/{weights_name(space, arch)}", state)
+                about["kept"] = True
             if said is not None:
                 run.write(f"checkpoints/{answers_name(space, arch)}", npy(said))
                 about["answered"] = len(said)
+            if known[arch]:
+                if answer.get("failure"):  # its event holds; whoever needs its weights says that they are lost
+                    log.warning("training %s again failed: %s", keys[arch], answer["failure"])
+                continue
             run.record(keys[arch], {**about, "validation": None, "failure": None, **answer}, outcome.seconds)
             best = max((r["validation"] or 0.0 for r in self.trained.values()), default=0.0)
             on_progress(1, f"{max(best, answer.get('validation') or 0.0):.3f}")
         for arch in chosen:
             self.trained[arch] = run.recall(keys[arch])
 
+    def _left_behind(self, arch: Arch, record: Mapping[str, Any]) -> bool:
+        """Whether what a logged training left can be read back, or is needed no more."""
+        if "short" in self.run or not (record.get("kept") or record.get("answered")):
+            return True
+        folder, space = self.run.folder / "checkpoints", self.costing.space
+        return left_behind(
+            folder / weights_name(space, arch) if record.get("kept") else None,
+            folder / answers_name(space, arch) if record.get("answered") else None,
+            record.get("answered"),
+        )
+
     def _heritage(self, arch: Arch) -> tuple[Arch | None, bytes | None]:
-        """From which trained architecture weights are taken, and the state to begin with; None for a fresh start."""
-        if not self.inherit or self.make is None:
+        """From which trained architecture weights are taken, and the state to begin with; None for a fresh start.
+
+        A fresh start too where scoring its network failed, which may hang here or take all memory.
+        """
+        failed = (self.run.recall(trial_key(self.costing.space, arch)) or {}).get("failures", {}).get("network")
+        if not self.inherit or self.make is None or failed:
             return None, None
         near = nearest(arch, [one for one, record in self.trained.items() if record["validation"] is not None])
         stored = None if near is None else self.run.folder / "checkpoints" / weights_name(self.costing.space, near)
-        if stored is None or not stored.exists():
+        if near is None or stored is None or not (self.trained[near].get("kept") or stored.exists()):
             return None, None
-        return near, save_tensors(inherited(self.make(arch).state_dict(), load_tensors(stored.read_bytes())))
+        return near, save_tensors(inherited(self.make(arch).state_dict(), read_weights(stored)[1]))
 
     def _answers(self) -> np.ndarray | None:
         """What the COMPARED best of those that were asked answered (networks, images); None for fewer than two."""
-        asked = [(arch, record["validation"]) for arch, record in self.trained.items() if record.get("answered")]
-        best = sorted(asked, key=lambda one: -one[1])[:COMPARED]
-        files = [self.run.folder / "checkpoints" / answers_name(self.costing.space, arch) for arch, _ in best]
-        found = [np.load(file, allow_pickle=False) for file in files if file.exists()]
-        return np.stack(found) if len(found) > 1 else None
+        asked = [(arch, record) for arch, record in self.trained.items() if record.get("answered")]
+        best = sorted(asked, key=lambda one: -one[1]["validation"])[:COMPARED]
+        if len(best) < 2:
+            return None
+        folder, space = self.run.folder / "checkpoints", self.costing.space
+        return np.stack([read_answers(folder / answers_name(space, arch), told["answered"]) for arch, told in best])
 
     def _told(self, arch: Arch) -> dict[str, float]:
         """Costs, scores and accuracy of a proposal, as strategies hear of them."""

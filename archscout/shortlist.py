@@ -157,8 +157,11 @@ def known_networks(door: Door, costing: Costing, names: Iterable[str]) -> list[E
     return entrants
 
 
-def score_controls(run: Run, space: SearchSpace, entrants: Sequence[Entrant], pool: Any) -> None:
-    """The scores of controls that no strategy proposed, for the correlations in the report; they decide nothing."""
+def score_controls(run: Run, space: SearchSpace, entrants: Sequence[Entrant], pool: Any) -> list[Entrant]:
+    """The entrants, after scoring controls that no strategy proposed, for the correlations in the report.
+
+    The scores decide nothing; but a control whose network fails, hangs or takes all memory is left out.
+    """
     missing = [
         e
         for e in entrants
@@ -166,6 +169,15 @@ def score_controls(run: Run, space: SearchSpace, entrants: Sequence[Entrant], po
     ]
     for entrant, outcome in zip(missing, pool.map([e.arch for e in missing]), strict=True):
         run.record(f"control/{entrant.key}", outcome.value or {"scores": {}, "failures": {"network": outcome.failure}})
+    sound = []
+    for entrant in entrants:
+        trial = run.recall(trial_key(entrant.space, entrant.arch)) or run.recall(f"control/{entrant.key}") or {}
+        failure = trial.get("failures", {}).get("network")
+        if failure and entrant.role != "finalist":
+            log.warning("the %s control %s is left out of the verification: %s", entrant.role, entrant.text, failure)
+        else:
+            sound.append(entrant)
+    return sound
 
 
 def pulled(

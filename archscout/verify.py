@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +17,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from archscout.audit import group_interval, mean_interval, wilson
+from archscout.checkpoint import left_behind, npy, read_answers, read_weights
 from archscout.data import Data, Part
+from archscout.devices.latency import fastest_training
 from archscout.errors import UserError
-from archscout.fit import Diverged, Evaluation, Recipe, evaluate, fit
+from archscout.fit import Diverged, Evaluation, Recipe, evaluate, fit, replay
 from archscout.naming import find, word
 from archscout.plan import TOGETHER, TRAINING, Plan
 from archscout.pretrained import fine_tuning
@@ -68,10 +69,14 @@ class Trainer:
     """The work of one verification round, for a worker: continue (or start) an entrant and evaluate it.
 
     Called with an item {space: its name, arch, recipe, epochs, seconds, seed, round, state: bytes | None}; answers
-    {validation, interval, accuracy, balanced_accuracy, epochs, seconds, history, state: bytes} or {failure}. Weights
-    travel as safetensors bytes, so workers need no common file system. A selector begins anew in every round; one that
-    compares networks takes what several said before, `answers` (networks, images) of the item, and with `ask` this
-    network says its own in `said` (images,).
+    {validation, interval, accuracy, balanced_accuracy, epochs, seconds, history, changes, state: bytes} or {failure}.
+    Weights travel as safetensors bytes, so workers need no common file system. A selector begins anew in every round;
+    one that compares networks takes what several said before, `answers` (networks, images) of the item, and with `ask`
+    this network says its own in `said` (images,). With `changes`, those of the same training made before, its
+    shortenings are repeated and `seconds` do not count: the same weights come out.
+
+    An item {space, arch, recipe, seed, among: precisions} is timed instead; answers {precision: the fastest, ms: of a
+    training step, per image}.
     """
 
     spaces: tuple[SearchSpace, ...]
@@ -86,6 +91,12 @@ class Trainer:
     def __call__(self, item: dict[str, Any]) -> dict[str, Any]:
         space = next(space for space in self.spaces if space.name == item["space"])
         model = initialise(space, tuple(item["arch"]), item["seed"])
+        if "among" in item:
+            ms, _, precision = fastest_training(
+                model, self.data.shape, len(self.data.classes), batch=item["recipe"].batch_size, device=self.device,
+                seconds=0.1, among=[(self.threads, one) for one in item["among"]],
+            )  # fmt: skip
+            return {"precision": precision, "ms": ms}
         if item["state"] is not None:
             model.load_state_dict(load_tensors(item["state"]))
         train, validation = self.data.part("train"), at_most(self.data.part("validation"), JUDGES)
@@ -95,6 +106,7 @@ class Trainer:
         selector = make_selector(
             self.select, train, seed=item["seed"] + item["round"], share=self.share, cache=self.cache, answers=given
         )
+        before = item.get("changes")
         try:
             fitted = fit(
                 model,
@@ -107,7 +119,7 @@ class Trainer:
                 selector=selector,
                 threads=self.threads,
                 device=self.device,
-                allow=within_seconds(item["seconds"]),
+                allow=within_seconds(item["seconds"]) if before is None else replay(before),
             )
         except Diverged as error:
             return {"failure": str(error)}
@@ -135,6 +147,7 @@ class Trainer:
             "epochs": fitted.epochs,
             "seconds": fitted.seconds,
             "history": fitted.history,
+            "changes": fitted.changes,
             "state": save_tensors(state),
         }
 
@@ -312,8 +325,9 @@ def verify(
                  stopping.dominators), and of the finalists the better half goes on, two at least, by fronts of metric
                  and costs. With none the metric alone decides.
 
-    Each (entrant, round) is one event and is recalled on resume; weights between rounds lie in `checkpoints/`. Returns
-    one record an entrant: key, role, costs, `rounds` (epochs, validation, interval, seconds, history), `validation` of
+    Each (entrant, round) is one event and is recalled on resume; weights between rounds lie in `checkpoints/`, and what
+    cannot be read back there is trained again, as it was trained before, with the event left as it is. Returns one
+    record an entrant: key, role, costs, `rounds` (epochs, validation, interval, seconds, history), `validation` of
     its last round, `eliminated_after` (round number or None), `stopped_by` (key of what dominated it, or None) and
     `failure`. Source of the halving: Jamieson and Talwalkar 2016, arXiv:1502.07943.
     """
@@ -339,10 +353,11 @@ def verify(
         job_seconds = share * parallel / among if plan.seconds else None
         for entrant in some:
             name = f"verify/{number}/{entrant.key}"
-            stored = run.folder / "checkpoints" / f"{checkpoint_name(entrant, number)}"
-            if name in run and (run.recall(name).get("failure") or stored.exists()):
+            stored, known = run.checkpoints / checkpoint_name(entrant, number), run.recall(name) or {}
+            said = stored.with_suffix(".npy") if known.get("answered") else None
+            if known and (known.get("failure") or left_behind(stored, said, known.get("answered"))):
                 continue
-            before = run.folder / "checkpoints" / checkpoint_name(entrant, number - 1)
+            before = run.checkpoints / checkpoint_name(entrant, number - 1)
             own = recipes.get(entrant.space.name, recipe)
             if precision is not None:
                 own = replace(own, precision=precision(entrant))
@@ -351,8 +366,8 @@ def verify(
                     "space": entrant.space.name, "arch": entrant.arch,
                     "recipe": own, "seed": seed, "round": number, "epochs": epochs / slowness(entrant, plan),
                     "seconds": job_seconds,
-                    "state": before.read_bytes() if number else None, "answers": answers,
-                    "ask": number + 1 < len(plan.rounds),
+                    "state": read_weights(before)[0] if number else None, "answers": answers,
+                    "ask": number + 1 < len(plan.rounds), "changes": known.get("changes"),
                 })
             )  # fmt: skip
         slowest = max((entrant.costs.get("training", 0.0) for entrant in some), default=0.0)  # ms per image
@@ -362,10 +377,13 @@ def verify(
             state, said = answer.pop("state", None), answer.pop("said", None)
             if said is not None:
                 run.write(f"checkpoints/{stored.stem}.npy", npy(said))
+                answer["answered"] = len(said)
             if state is not None:
                 run.write(f"checkpoints/{stored.name}", state)
             if name not in run:
                 run.record(name, answer)
+            elif answer.get("failure"):  # its event holds; whoever needs its weights says that they are lost
+                log.warning("training %s again failed: %s", name, answer["failure"])
             top = max(top, answer.get("validation") or 0.0)
             on_progress(1, f"{top:.3f}")
         for entrant in some:
@@ -396,18 +414,17 @@ def verify(
     return list(records.values())
 
 
-def npy(array: np.ndarray) -> bytes:
-    """An array as the bytes of an .npy file."""
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
-
-
 def said_before(run: Run, entrants: Sequence[Entrant], number: int) -> np.ndarray | None:
-    """What the entrants answered after the round before (networks, images), where they were asked; else None."""
-    places = [run.folder / "checkpoints" / checkpoint_name(entrant, number - 1) for entrant in entrants]
-    files = [place.with_suffix(".npy") for place in places]
-    found = [np.load(file, allow_pickle=False) for file in files if number and file.exists()]
+    """What the entrants answered after the round before (networks, images), where they were asked; else None.
+
+    Raises UserError where answers are missing or damaged.
+    """
+    found = []
+    for entrant in entrants if number else ():
+        file = (run.checkpoints / checkpoint_name(entrant, number - 1)).with_suffix(".npy")
+        answered = (run.recall(f"verify/{number - 1}/{entrant.key}") or {}).get("answered")
+        if answered or file.exists():
+            found.append(read_answers(file, answered))
     if len(found) == 1:
         log.warning("round %d compares nothing: one network alone is left, and its images are random", number + 1)
     return np.stack(found) if len(found) > 1 else None

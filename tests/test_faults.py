@@ -197,6 +197,8 @@ def test_a_search_survives_every_kind_of_bad_candidate(npz: Path, tmp_path: Path
     ranked = {kinds[c["arch"]] for c in result.candidates if c["rank"] is not None}
     assert ranked == {"good", "fine"}
     assert all(c["feasible"] == (kinds[c["arch"]] != "broken") for c in result.candidates)
+    entered = [space.parse(r["arch"]) for r in result.events["verified"] if r["space"] == "faulty"]
+    assert {space.decode(arch)["kind"] for arch in entered} <= {"good", "fine"}  # controls too
     page = (tmp_path / "run" / "report.html").read_text()
     assert "the worker process died" in page
     again = archscout.resume(tmp_path / "run")
@@ -224,6 +226,66 @@ def test_a_control_that_cannot_be_measured_stays_out(
         why = run.recall(f"measured/faulty/{space.format(arch)}")["failure"]
         assert "took longer than 1 s" in why if kind == "forever" else "MemoryError" in why
         assert door.admits(Costing(space, {}), (0, 0))
+
+
+@unix
+def test_the_precision_of_a_network_that_hangs_is_timed_where_a_limit_holds(
+    npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A processor with bfloat16 and a budget: every entrant is timed, in the pool that trains it."""
+    from archscout.config import make_config
+    from archscout.data import load
+    from archscout.full_training import entrant_precision
+    from archscout.run import Run
+    from archscout.verify import Entrant, Trainer
+
+    def build(picks: dict[str, Any]) -> Any:
+        if picks["kind"] == "odd":
+            spin()
+        return faulty._network(1, 10, {"width": 4, "depth": 1})
+
+    monkeypatch.setattr(full_training, "precisions", lambda device: ("32-true", "bf16-mixed"))
+    space, data = broken_space(build), load(str(npz))
+    config, recipe = make_config({"data": str(npz), "budget": "60s"}), Recipe(batch_size=8)
+    good, odd = (Entrant(space, arch, "random") for arch in ((0,), (1,)))
+    with Run.create(tmp_path / "run", "") as run:
+        with executor(0, Trainer((space,), data, "accuracy"), timeout=2.0) as pool, Limit(60.0):
+            found = entrant_precision(run, config, recipe, pool, good)
+            assert found in ("32-true", "bf16-mixed")
+            assert entrant_precision(run, config, recipe, pool, odd) == "32-true"
+        assert run.recall(f"precision/{good.key}")["ms"] > 0
+        assert run.recall(f"precision/{odd.key}")["failure"] == "took longer than 2 s"
+        nothing: Any = None
+        assert entrant_precision(run, config, recipe, nothing, good) == found
+        by_counts = make_config({"data": str(npz), "epochs": 1})
+        assert entrant_precision(run, by_counts, recipe, nothing, Entrant(space, (1,), "largest")) == "32-true"
+
+
+def test_controls_that_fail_or_hang_are_left_out(tmp_path: Path) -> None:
+    from archscout.propose import trial_key
+    from archscout.run import Run
+    from archscout.shortlist import score_controls
+    from archscout.verify import Entrant
+
+    class Half:
+        def map(self, archs: Any) -> Any:
+            asked.extend(archs)
+            good = {"scores": {"macs": 1.0}, "failures": {"naswot": "undefined"}}
+            return [Outcome(good, None, 1.0) if a[0] < 2 else Outcome(None, "took longer than 4 s", 4.0) for a in archs]
+
+    asked: list[Any] = []
+    space = SearchSpace("odd", (1, 8, 8), 2, {"kind": tuple(range(6))}, lambda picks: None)
+    other = SearchSpace("plain", (1, 8, 8), 2, {"kind": (0, 1)}, lambda picks: None)
+    entrants = [
+        Entrant(space, (0,), "finalist"), Entrant(space, (1,), "largest"), Entrant(space, (2,), "largest"),
+        Entrant(space, (3,), "finalist"), Entrant(space, (4,), "random"), Entrant(other, (1,), "baseline"),
+    ]  # fmt: skip
+    with Run.create(tmp_path / "run", "") as run:
+        run.record(trial_key(space, (4,)), {"failures": {"network": "the worker process died"}})  # once a proposal
+        for _ in range(2):  # the second time from the log
+            sound = score_controls(run, space, entrants, Half())
+            assert [e.arch for e in sound] == [(0,), (1,), (3,), (1,)]
+        assert asked == [(0,), (1,), (2,), (3,)]
 
 
 def test_all_candidates_bad_is_told(npz: Path, tmp_path: Path) -> None:

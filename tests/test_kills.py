@@ -23,13 +23,13 @@ from test_pipeline import essence
 import archscout
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-KILLS = {"evolution": 10}  # of the others FEW
+KILLS = {"evolution": 10, "nsga2, dds, a worker": 2}  # of the others FEW
 FEW = 4
 SEARCHES: dict[str, dict[str, Any]] = {
     "evolution": {"space": "mobilenet", "limits": {"params": "40k"}, "candidates": 24, "finalists": 3, "epochs": 3.0},
-    "nsga2, dds": {
+    "nsga2, dds, a worker": {
         "space": "plain", "strategy": "nsga2", "limits": {"params": "60k"}, "candidates": 12, "finalists": 2,
-        "epochs": 8.0, "select": "dds", "share": 0.3,
+        "epochs": 8.0, "select": "dds", "share": 0.3, "workers": 1,
     },
     "evolution by accuracy, inherit, dds": {
         "space": "plain", "limits": {"params": "60k"}, "reward": "accuracy", "inherit": True, "trainings": 5,
@@ -40,7 +40,10 @@ SEARCHES: dict[str, dict[str, Any]] = {
         "space": "test_supernet_stage:tiny", "strategy": "pdarts", "finalists": 1, "epochs": 1.0,
         "select": "hard_random", "share": 0.5,
     },
-    "tas": {"space": "resnet_shape", "strategy": "tas", "limits": {"macs": "400k"}, "finalists": 1, "epochs": 0.5},
+    "tas, dds": {
+        "space": "resnet_shape", "strategy": "tas", "limits": {"macs": "400k"}, "finalists": 1, "epochs": 0.5,
+        "select": "dds", "share": 0.5,
+    },
     "train, dds": {"arch": "resnet8-w8", "space": "plain", "select": "dds", "share": 0.3, "epochs": 24.0},
 }  # fmt: skip
 SERVER = ("archscout.pipeline", "archscout.page", "archscout.facts", "torch._dynamo", "onnxscript", "onnxruntime")
@@ -65,7 +68,7 @@ def session(name: str, data: str, out: str) -> None:
         few.pop("workers")
         pipeline.train(data, out=out, **few, **SEARCHES[name])
     else:
-        pipeline.search(data, out=out, **few, **SEARCHES[name])
+        pipeline.search(data, out=out, **{**few, **SEARCHES[name]})
 
 
 class Watched:
@@ -119,10 +122,10 @@ def test_killed_again_and_again_it_comes_to_the_same_end(name: str, tmp_path: Pa
     expected = outcome(tmp_path / "whole")
     seed = time.time_ns() % 10**6
     chance = random.Random(seed)
-    out, kills = tmp_path / "killed", []
-    while len(kills) < KILLS.get(name, FEW):
+    out, kills, count = tmp_path / "killed", [], KILLS.get(name, FEW)
+    while len(kills) < count:
         one = Watched(name, tmp_path / "d.npz", out)
-        wanted, ends = chance.randint(1, max(2, whole.steps // 14)), time.monotonic() + 120
+        wanted, ends = chance.randint(1, max(2, whole.steps // (count + 2))), time.monotonic() + 120
         while one.goes_on() and one.steps < wanted and time.monotonic() < ends:
             pass
         until = time.monotonic() + chance.choice((0.0, 0.02, 0.2)) * chance.random()

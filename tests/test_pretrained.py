@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torchvision
 from safetensors.torch import save_file
 
 import archscout
+from archscout import pipeline
 from archscout.config import Config
 from archscout.data import load
-from archscout.errors import UserError
+from archscout.errors import Stopped, UserError
+from archscout.facts import known_networks
 from archscout.fit import Recipe, evaluate
 from archscout.pretrained import MEAN, NAMES, STD, fine_tuning, head_of, parse_files, pretrained
 from archscout.propose import Costing
@@ -159,7 +162,36 @@ def test_it_stands_in_verification_and_teaches(weights: Path, tmp_path: Path) ->
     assert (alone.folder / "weights.safetensors").read_bytes() != (taught.folder / "weights.safetensors").read_bytes()
 
 
-def test_it_can_win_and_comes_back(weights: Path, tmp_path: Path) -> None:
+def test_within_the_limits_it_can_win_the_verification(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It enters as a candidate, trains beside the others, and where it was best the full training is of it."""
+    verify, won = pipeline.verify, []
+
+    def ahead(*arguments: Any, **settings: Any) -> list[dict]:
+        records = verify(*arguments, **settings)
+        return [{**r, "validation": 0.99} if r["space"] == "pretrained" else r for r in records]
+
+    def enough(run: Any, config: Any, data: Any, metric: str, entrant: Any, *_: Any) -> None:
+        won.append((entrant.space.name, entrant.text, entrant.role))
+        raise Stopped("enough")
+
+    monkeypatch.setattr(pipeline, "verify", ahead)
+    monkeypatch.setattr(pipeline, "train_winner", enough)
+    few = {**COUNTS, "candidates": 2, "finalists": 1, "epochs": 0.3, "limits": {"params": "500k"}, "space": "plain"}
+    with pytest.raises(Stopped, match="enough"):
+        archscout.search(digits(), out=tmp_path / "run", pretrained={"shufflenet_v2_x0_5": str(weights)}, **few)
+    events = archscout.Result(tmp_path / "run").events
+    (record,) = [r for r in events["verified"] if r["space"] == "pretrained"]
+    assert (record["role"], record["failure"], record["eliminated_after"]) == ("pretrained", None, None)
+    assert events[f"verify/0/{record['key']}"]["validation"] is not None
+    assert won == [("pretrained", "shufflenet_v2_x0_5", "pretrained")]
+    assert events["teacher"] is None  # it does not teach itself
+    told = "The pretrained shufflenet_v2_x0_5 reached 99.0 % in verification, fine-tuned beside the others."
+    assert known_networks(events) == told
+
+
+def test_it_trains_alone_and_comes_back(weights: Path, tmp_path: Path) -> None:
     import torch
 
     images, labels = digits()

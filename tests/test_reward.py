@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,13 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from test_strategies import space
 
 from archscout.errors import UserError
 from archscout.execute import Outcome
 from archscout.predicted import Predictor
 from archscout.propose import trial_key
-from archscout.reward import Search, begin, inherited, nearest, population_of, reads_scores
+from archscout.reward import (
+    Search,
+    answers_name,
+    begin,
+    inherited,
+    nearest,
+    population_of,
+    reads_scores,
+    weights_name,
+)
 from archscout.space import Arch, SearchSpace
 from archscout.strategies import STRATEGIES, Random
 from archscout.strategies.strategy import Goal
@@ -270,6 +282,91 @@ def test_answers_of_earlier_trainings_reach_the_next_ones_and_the_last_are_not_a
     assert begun(cut, second)(6) == whole
     assert first[:3] + second == seen
     assert cut == log
+
+
+HEIRS = [(0, b, c) for b in range(3) for c in range(3)]
+
+
+def inheriting(log: Filed, seen: list[Any], fails: bool = False) -> Search:
+    """A search whose trainings go on from the weights of others; what they leave follows from what they are given."""
+    search = made(log, Listed(HEIRS), [], children=1, together=2, inherit=True)
+
+    def train(items):
+        for item in items:
+            seen.append((item["arch"], item["changes"]))
+            if fails:
+                yield Outcome(None, "no memory", 1.0)
+                continue
+            value = size(item["arch"])
+            began = load_tensors(item["state"])["w"] if item["state"] else torch.zeros(1)
+            heard = 0 if item["answers"] is None else int(item["answers"].sum())
+            said = {"said": np.array([value, 7], dtype=np.uint16)} if item["ask"] else {}
+            state = save_tensors({"w": began + value + 100 * heard})
+            yield Outcome({"validation": value, "state": state, "changes": [{"done": value}], **said}, None, 1.0)
+
+    def make(arch: Arch) -> torch.nn.Module:
+        model = torch.nn.Module()
+        model.register_buffer("w", torch.zeros(1))
+        return model
+
+    search.train, search.make = train, make
+    return search
+
+
+@pytest.mark.parametrize("how", ["missing", "cut", "all are missing"])
+@pytest.mark.parametrize("name", [weights_name, answers_name])
+def test_what_trainings_left_and_cannot_be_read_back_is_made_again(name: Any, how: str, tmp_path: Any) -> None:
+    """Cut off after four of six trainings: the fourth is made again as it was, and all that follow come out alike."""
+    whole = Filed(tmp_path / "whole")
+    whole.folder.mkdir()
+    records = inheriting(whole, [])(6)
+    assert [record["heir_of"] for record in records.values()] == [None, None, "0-0-1", "0-0-0", "0-1-0", "0-1-0"]
+    left = {file.name: file.read_bytes() for file in whole.folder.glob("checkpoints/*")}
+    events = list(whole.items())
+    cut = Filed(tmp_path / "cut")
+    cut.update(events[: [key.startswith("short/") for key, _ in events].index(True) + 5])
+    assert sum(key.startswith("short/") for key in cut) == 4
+    shutil.copytree(whole.folder, cut.folder)
+    files = list(cut.folder.glob("checkpoints/*")) if "all" in how else [
+        cut.folder / "checkpoints" / name(SPACE, HEIRS[3])
+    ]  # fmt: skip
+    for file in files:
+        file.write_bytes(file.read_bytes()[:5])
+        if "missing" in how:
+            file.unlink()
+    seen: list[Any] = []
+    assert inheriting(cut, seen)(6) == records
+    assert cut == whole
+    assert {file.name: file.read_bytes() for file in cut.folder.glob("checkpoints/*")} == left
+    again = HEIRS[:4] if "all" in how else HEIRS[3:4]
+    assert seen == [(arch, [{"done": size(arch)}]) for arch in again] + [(arch, None) for arch in HEIRS[4:6]]
+
+
+def test_what_nobody_needs_is_not_made_again_and_what_cannot_be_is_told(tmp_path: Any) -> None:
+    whole = Filed(tmp_path / "whole")
+    whole.folder.mkdir()
+    records = inheriting(whole, [])(6)
+    shutil.rmtree(whole.folder / "checkpoints")
+    seen: list[Any] = []
+    done = Filed(whole.folder)
+    done.update(whole, short={})
+    assert inheriting(done, seen)(6) == records
+    assert seen == []
+    for key in list(whole)[-2:]:
+        del whole[key]
+    with pytest.raises(UserError, match="is missing; put it back, or type archscout resume"):
+        inheriting(whole, seen, fails=True)(6)
+
+
+def test_a_network_whose_scoring_failed_is_not_built_for_its_inheritance(tmp_path: Any) -> None:
+    """It may hang or take all memory, and nothing in this process would stop it."""
+    log, seen = Filed(tmp_path / "run"), []
+    log.folder.mkdir()
+    search = inheriting(log, seen)
+    search.children = 2
+    search.score = lambda archs: [Outcome(None, "took longer than 4 s", 4.0) for _ in archs]
+    search.make = lambda arch: pytest.fail("built")  # type: ignore[assignment]
+    assert [record["heir_of"] for record in search(4).values()] == [None] * 4
 
 
 def test_the_nearest_and_what_is_inherited() -> None:

@@ -183,6 +183,59 @@ def test_evolution_ages_and_takes_in_candidates_only() -> None:
 
 
 @pytest.mark.parametrize("name", ["evolution", "nsga2"])
+def test_no_architecture_stands_twice_in_a_population(name: str) -> None:
+    """Of 64 networks 7 are within the limits: they are proposed again and again, and told as what they are."""
+
+    def members() -> list[Arch]:
+        return [tuple(m.X.tolist()) if name == "nsga2" else m[0] for m in strategy._members]
+
+    strategy = STRATEGIES[name](space(3, 4), seed=0, goal=SCORES, population=16)
+    met, most = set(), 0
+    for _ in range(30):
+        seen = search(strategy, 8, 8, lambda arch: outcome(arch, limit=2.0))
+        strategy.ask(0)  # takes in what was told
+        assert len(set(members())) == len(members()) <= 16
+        met |= {arch for arch, value in seen if "total" in value}
+        most = max(most, sum(outcome(arch, limit=2.0)["violation"] == 0 for arch in members()))
+    assert len(met) == most  # each that was met came in, and none drove another out
+
+
+def test_reinforce_learns_once_from_what_scored_and_again_from_what_did_not() -> None:
+    strategy = Reinforce(space(), seed=0, goal=SCORES)
+
+    def steps(arch: Arch, value: Mapping[str, float]) -> int:
+        strategy._open.ask([arch])
+        strategy._drawn.append(arch)
+        strategy.tell([arch], [value])
+        return strategy._steps
+
+    assert [steps((1,) * 8, {"total": 3.0}) for _ in range(3)] == [1, 1, 1]
+    assert [steps((2,) * 8, {"violation": 0.5}) for _ in range(2)] == [2, 3]
+    assert [steps((3,) * 8, {"skipped": 1.0}), steps((3,) * 8, {"total": 2.0})] == [3, 4]
+
+
+def test_evolution_learns_nothing_from_what_it_was_told_before() -> None:
+    strategy = Evolution(space(), seed=0, goal=SCORES, population=4, tournament=4)
+    archs = strategy.ask(6)
+    strategy.tell(archs, [{"total": float(i)} for i in range(6)])
+    for arch in (archs[2], archs[0], archs[2]):  # a member, one too old to be one, the member
+        strategy._open.ask([arch])
+        strategy.tell([arch], [{"total": 9.0}])
+        assert [arch for arch, _ in strategy._members] == archs[2:]  # nobody has aged
+        assert strategy._parent() == archs[5]
+
+
+@pytest.mark.parametrize("name", ["evolution", "nsga2"])
+def test_few_candidates_that_come_again_and_again_are_improved_all_the_same(name: str) -> None:
+    """The draws are always the same two; so many outcomes, not so many members, begin the mutations."""
+    toy = replace(space(), sample_of=lambda rng: (int(rng.integers(2)),) + (0,) * 7)
+    strategy = STRATEGIES[name](toy, seed=0, goal=SCORES, population=20)
+    seen = search(strategy, 400, 1, lambda arch: outcome(arch, limit=12.0))
+    assert {arch[1:] for arch, _ in seen[:20]} == {(0,) * 7}
+    assert best(seen) >= 11
+
+
+@pytest.mark.parametrize("name", ["evolution", "nsga2"])
 def test_what_a_space_calls_typical_is_proposed_first(name: str) -> None:
     drawn = replace(space(), typical=((0,) * 8, (1,) * 8))
     assert STRATEGIES[name](drawn, seed=0, goal=SCORES).ask(3)[:2] == list(drawn.typical)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from test_funnel import Scripted, entrant, trained
 from torch import nn
 
+from archscout import verify as stage
 from archscout.audit import group_interval
+from archscout.checkpoint import Lost, npy, read_answers, read_weights
 from archscout.data import load
+from archscout.errors import UserError
+from archscout.execute import Outcome
 from archscout.fit import Evaluation, Recipe, fit
 from archscout.plan import TOGETHER, Plan
 from archscout.run import Run
@@ -183,6 +191,136 @@ def test_what_it_shortens_is_repeated_exactly() -> None:
     repeated = train(again, allow=replay(fitted.changes))
     assert (repeated.epochs, repeated.changes) == (fitted.epochs, fitted.changes)
     assert all((a == b).all() for a, b in zip(first.parameters(), again.parameters(), strict=True))
+
+
+def test_a_training_made_again_is_shortened_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The changes come back and, given again, leave the same weights whatever the clock says."""
+    data = images(150)
+    trainer = Trainer((plain(data.shape, 3),), data, "accuracy")
+    whole = trainer(item(epochs=1.5))
+    monkeypatch.setattr(stage, "within_seconds", lambda seconds: lambda done: 0.6 if done > 0.4 else None)
+    cut = trainer(item(epochs=1.5, seconds=1.0))
+    monkeypatch.setattr(stage, "within_seconds", lambda seconds: lambda done: 1.0 if done > 0.9 else None)
+    again = trainer(item(epochs=1.5, seconds=1.0, changes=cut["changes"]))
+    assert cut["epochs"] < 0.7 < whole["epochs"]
+    assert cut["changes"][0]["epochs"] == 0.6
+    assert (again["state"], again["epochs"], again["changes"]) == (cut["state"], cut["epochs"], cut["changes"])
+    assert trainer(item(epochs=1.5, seconds=1.0, changes=[]))["state"] == whole["state"] != cut["state"]
+
+
+class Counting(Scripted):
+    """Trainings whose weights and answers follow from what they began with, and which keep what they were asked."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__(lambda n: 0.5 + 0.001 * n)
+        self.items: list[dict] = []
+        self.fails = fails
+
+    def map(self, items: list[dict], timeout: Any = None) -> list[Outcome]:
+        self.items += items
+        return [Outcome(None, "no memory", 1.0)] * len(items) if self.fails else super().map(items)
+
+    def answer(self, item: dict) -> dict:
+        number = item["arch"][0]
+        before = load_tensors(item["state"])["w"] if item["state"] else torch.zeros(1)
+        heard = 0 if item["answers"] is None else int(item["answers"].sum())
+        said = {"said": np.array([number, 7, 7], dtype=np.uint16)} if item["ask"] else {}
+        found = super().answer(item)
+        state = save_tensors({"w": before + number + 100 * heard + item["epochs"]})
+        return {**found, **said, "state": state, "changes": [{"done": 0.5, "epochs": 0.1 * number}]}
+
+
+def left(run: Run) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in run.checkpoints.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, dict[str, bytes]]:
+    """A run of three networks and two rounds: its folder, its records and the files that it left."""
+    folder = tmp_path_factory.mktemp("verified") / "run"
+    with Run.create(folder, "") as run:
+        return folder, trained(run, Counting(), [entrant(0), entrant(1), entrant(2, "random")]), left(run)
+
+
+DAMAGE = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "noise": lambda content: b"\x93NUMPY\x01\x00" + bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("how", ["missing", *DAMAGE])
+@pytest.mark.parametrize("kind", ["safetensors", "npy"])
+@pytest.mark.parametrize("again", ["the last round", "nothing"])
+def test_what_cannot_be_read_back_is_trained_again_as_it_was(
+    kind: str, how: str, again: str, verified: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, records, files = verified
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    if again == "the last round":
+        lines = (out / "trials.jsonl").read_text().splitlines(keepends=True)
+        (out / "trials.jsonl").write_text("".join(lines[: [i for i, x in enumerate(lines) if "verify/1/" in x][1]]))
+    broken = out / "checkpoints" / f"{Path(stage.checkpoint_name(entrant(1), 0)).stem}.{kind}"
+    if how == "missing":
+        broken.unlink()
+    else:
+        broken.write_bytes(DAMAGE[how](broken.read_bytes()))
+    pool = Counting()
+    with Run.open(out) as run, caplog.at_level(logging.WARNING, "archscout"):
+        assert trained(run, pool, [entrant(0), entrant(1), entrant(2, "random")]) == records
+        assert left(run) == files
+    assert [(item["round"], item["arch"][0]) for item in pool.items] == [
+        (0, 1), *([(1, 1), (1, 2)] if again == "the last round" else []),
+    ]  # fmt: skip
+    assert pool.items[0]["changes"] == [{"done": 0.5, "epochs": 0.1}]
+    assert all(item["changes"] is None for item in pool.items[1:])
+    assert f"checkpoint '{broken}' {'is missing' if how == 'missing' else 'cannot be read'}" in caplog.text
+
+
+def test_weights_that_cannot_be_made_again_are_told_to_whom_needs_them(verified: Any, tmp_path: Path) -> None:
+    whole, records, _ = verified
+    for name, round_ in (("first", 0), ("last", 1)):
+        out = Path(shutil.copytree(whole, tmp_path / name))
+        (out / "checkpoints" / stage.checkpoint_name(entrant(1), round_)).unlink()
+        lines = (out / "trials.jsonl").read_text().splitlines(keepends=True)
+        kept = [line for line in lines if not line.startswith('{"event":"verify/1/') or name == "last"]
+        (out / "trials.jsonl").write_text("".join(kept))
+        with Run.open(out) as run:
+            if name == "last":  # nobody begins with those
+                assert trained(run, Counting(fails=True), [entrant(0), entrant(1), entrant(2, "random")]) == records
+                continue
+            with pytest.raises(UserError, match=rf"is missing; put it back, or type archscout resume {out}"):
+                trained(run, Counting(fails=True), [entrant(0), entrant(1), entrant(2, "random")])
+
+
+def test_damaged_files_are_told_plainly_and_no_pickle_is_read(tmp_path: Path) -> None:
+    """Whatever bytes are lost or turned: an answer of whole numbers, or Lost."""
+    rng, files = np.random.default_rng(0), {}
+    files["answers.npy"], read = (
+        npy(np.arange(50, dtype=np.uint16)),
+        {".npy": read_answers, ".safetensors": read_weights},
+    )
+    files["weights.safetensors"] = save_tensors({"a": torch.ones(3, 2), "b": torch.zeros(4, dtype=torch.int64)})
+    for name, content in files.items():
+        path = tmp_path / name
+        for number in range(300):
+            some = bytearray(content)
+            for place in rng.integers(0, len(some), 3) if number % 3 else ():
+                some[place] = int(rng.integers(256))
+            path.write_bytes(bytes(some[: int(rng.integers(len(some)))] if number % 2 else some))
+            with suppress(Lost):
+                read[path.suffix](path)  # type: ignore[operator]
+
+    class Trap:
+        def __reduce__(self) -> Any:
+            return Path.touch, (tmp_path / "sprung",)
+
+    np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    (tmp_path / "shorter.npy").write_bytes(npy(np.arange(2, dtype=np.uint16)))
+    for name in ("trap", "shorter"):
+        with pytest.raises(Lost, match="cannot be read"):
+            read_answers(tmp_path / f"{name}.npy", 50)
+    assert not (tmp_path / "sprung").exists()
 
 
 PLAN = Plan(10, 2, 4.0, (3.0,), None, {})

@@ -18,13 +18,14 @@ class Evolution:
     Use it when scores are cheap and the space is too large to sample well; it wants some hundred proposals to pay off.
     Costs one ranking of the population per tell and some ten microseconds per proposal.
 
-    population: members kept; until there are so many, proposals are random. tournament: members drawn (without
-    replacement) for each child; the best by fitness is the parent. A child is the parent with one
+    population: members kept; until so many candidates were told, proposals are random. tournament: members drawn
+    (without replacement) for each child; the best by fitness is the parent. A child is the parent with one
     decision changed; one that was proposed before is changed once more, up to `retries` times, so that a small space
     is walked and not proposed again and again. start: the first proposals, instead of random ones; default: what the
     space calls typical.
-    Only feasible proposals with a score enter the population. Costs of the goal are not looked at: limits are kept by
-    what enters.
+    Only feasible proposals with a score enter the population, and each architecture once: what is told of it again is
+    nothing new, and ages nobody. So copies never fill the population of a small space, or where little is feasible.
+    Costs of the goal are not looked at: limits are kept by what enters.
 
     Fitness is the rank of `archscout.aggregate.rank_pool` within the population, so several proxies count alike. Where
     the space has several kinds of networks it is the rank among the members of the own kind, so that each kind is
@@ -53,7 +54,9 @@ class Evolution:
         self._rng = np.random.default_rng(seed)
         self._open = Open()
         self._start = deque(space.typical if start is None else start)
-        self._members: deque[tuple[Arch, dict[str, float]]] = deque(maxlen=population)
+        self._members: deque[tuple[Arch, dict[str, float]]] = deque(maxlen=population)  # the oldest first
+        self._entered: set[Arch] = set()
+        self._candidates = 0  # told so far, repeats included
         self._ranks: np.ndarray | None = None  # of the members; None after a change
         self._seen: set[Arch] = set()
 
@@ -62,16 +65,20 @@ class Evolution:
         return self._open.ask([self._propose() for _ in range(n)])
 
     def tell(self, archs: Sequence[Arch], values: Sequence[Mapping[str, float]]) -> None:
-        """Lets the candidates among the outcomes into the population; each drives the oldest member out."""
+        """Lets the candidates among the outcomes into the population; each new one drives the oldest member out."""
         self._open.tell(archs, values)
-        for arch, value in zip(archs, values, strict=True):
-            if self.goal.reached(value):
+        for arch, value in zip(map(tuple, archs), values, strict=True):
+            if not self.goal.reached(value):
+                continue
+            self._candidates += 1
+            if arch not in self._entered:
+                self._entered.add(arch)
                 scores = {name: float(value[name]) for name in self.goal.scores if name in value}
-                self._members.append((tuple(arch), scores))
+                self._members.append((arch, scores))
                 self._ranks = None
 
     def _propose(self) -> Arch:
-        if len(self._members) < self.population:
+        if self._candidates < self.population:
             child = self._start.popleft() if self._start else self.space.sample(self._rng)
             for _ in range(self.retries):
                 if child not in self._seen:
@@ -93,5 +100,6 @@ class Evolution:
             table = score_table([scores for _, scores in self._members], list(self.goal.scores))
             kinds = [self.space.kind(arch) if self.goal.zero_shot else () for arch, _ in self._members]
             self._ranks, _ = rank_among_kinds(table, self.goal.scores, kinds)
-        drawn = self._rng.choice(self.population, size=self.tournament, replace=False)
+        count = len(self._members)
+        drawn = self._rng.choice(count, size=min(self.tournament, count), replace=False)
         return self._members[int(drawn[np.argmin(self._ranks[drawn])])][0]

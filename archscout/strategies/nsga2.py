@@ -21,12 +21,13 @@ class NSGA2:
     objectives nearly nothing dominates anything and it comes close to random search. Costs one non-dominated sorting
     of the population per ask (some milliseconds for a hundred members), so ask for generations, not for one.
 
-    population: members kept. Proposals are those of `start` (default: what the space calls typical), then random, until
-    so many outcomes were told. Then each child has two parents won by tournaments of two (smaller violation, then
-    better front, then more room on the front); with probability `crossover` each decision comes from either parent,
-    else all from the first; each decision is redrawn with probability one over the number of decisions. A child
-    that was proposed before is mutated, up to `retries` times. Infeasible members stand behind all feasible ones,
-    by violation. Failed proposals are dropped.
+    population: members kept, each architecture once; an outcome that is told again takes the place of the first.
+    Proposals are those of `start` (default: what the space calls typical), then random, until so many outcomes were
+    told. Then each child has two parents won by tournaments of two (smaller violation, then better front, then more
+    room on the front); with probability `crossover` each decision comes from either parent, else all from the first;
+    each decision is redrawn with probability one over the number of decisions. A child that was proposed before is
+    mutated, up to `retries` times. Infeasible members stand behind all feasible ones, by violation. Failed proposals
+    are dropped.
 
     Sorting, crowding distance and survival are pymoo's. Source: Deb, Pratap, Agarwal and Meyarivan 2002, "A fast and
     elitist multiobjective genetic algorithm: NSGA-II", doi 10.1109/4235.996017.
@@ -54,7 +55,8 @@ class NSGA2:
         self._open = Open()
         self._start = deque(space.typical if start is None else start)
         self._members: Any = None  # a pymoo Population: X architecture, F objectives (smaller is better), G violation
-        self._told: list[tuple[Arch, list[float], float]] = []  # since the last ask
+        self._told: dict[Arch, tuple[list[float], float]] = {}  # since the last ask
+        self._outcomes = 0  # told so far, repeats included
         self._places: list[int] = []  # of the members in a tournament; smaller wins
         self._widths = np.array([len(options) for options in space.choices.values()])
         self._seen: set[Arch] = set()
@@ -69,7 +71,8 @@ class NSGA2:
         self._open.tell(archs, values)
         for arch, value in zip(archs, values, strict=True):
             if row := self._objectives(value):
-                self._told.append((tuple(arch), *row))
+                self._told[tuple(arch)] = row
+                self._outcomes += 1
 
     def _take_in(self) -> None:
         from pymoo.core.population import Population
@@ -77,12 +80,15 @@ class NSGA2:
         if not self._told:
             return
         told = Population.new(
-            X=np.array([arch for arch, _, _ in self._told], dtype=np.int64),
-            F=np.array([objectives for _, objectives, _ in self._told], dtype=float),
-            G=np.array([[violation] for _, _, violation in self._told], dtype=float),
+            X=np.array(list(self._told), dtype=np.int64),
+            F=np.array([objectives for objectives, _ in self._told.values()], dtype=float),
+            G=np.array([[violation] for _, violation in self._told.values()], dtype=float),
         )
-        self._told = []
-        merged = told if self._members is None else Population.merge(self._members, told)
+        merged = told
+        if self._members is not None:
+            once = [tuple(member.X.tolist()) not in self._told for member in self._members]
+            merged = Population.merge(self._members[once], told)
+        self._told = {}
         self._members = _survivors(merged, self.population, self._rng)
         # small is good: violation, then the number of the front, then (negative) room around it
         keys = [(float(m.CV[0]), int(m.get("rank") or 0), -float(m.get("crowding") or 0.0)) for m in self._members]
@@ -103,7 +109,7 @@ class NSGA2:
         return [sign * float(value[name]) for sign, name in zip(signs, self.goal.scores, strict=True)] + costs, 0.0
 
     def _propose(self) -> Arch:
-        if self._members is None or len(self._members) < self.population:
+        if self._outcomes < self.population or len(self._members) < 2:
             child = self._start.popleft() if self._start else self.space.sample(self._rng)
             for _ in range(self.retries):
                 if child not in self._seen:

@@ -31,7 +31,8 @@ class Prune:
     are `samples` times as many outcomes as options to choose from (those of earlier rounds count if all their options
     live), the worst option goes in that `share` of the undecided decisions where it is clearest: where it lies farthest
     behind the mean of the others. The one architecture in the end is proposed, and a new pass begins with all options
-    and twice the `samples`; what was told still counts. What was proposed before is drawn anew, up to `retries` times.
+    and twice the `samples`; what was told still counts. What was proposed before is drawn anew, up to `retries` times,
+    and counts once more where it is told again, or a round of few options would never have outcomes enough.
 
     Source: Chen, Gong and Wang 2021, "Neural architecture search on ImageNet in four GPU hours" (TE-NAS), arXiv
     2102.11535. There each option is taken out of a supernet in turn, is judged by the rank of what that changes, and

@@ -90,7 +90,8 @@ class Reinforce:
         (reward - baseline) grad log p(architecture) + entropy x grad H,
 
     the baseline being the moving mean of the rewards, H the entropy of the decisions. Proposals that were left
-    untrained (`skipped`) teach nothing. A draw that was proposed before is drawn anew, up to `retries` times.
+    untrained (`skipped`) teach nothing, and one that scored teaches once: told again, it would draw the policy to what
+    is known, where little else is feasible. A draw that was proposed before is drawn anew, up to `retries` times.
 
     lr: of Adam.  entropy: weight of the bonus that keeps the policy from settling early.  decay: of the baseline.
     depends: whether a decision may depend on those before it (see Policy), as with a recurrent controller.
@@ -136,6 +137,7 @@ class Reinforce:
         self._kinds: deque[tuple[int, ...]] = deque(maxlen=memory)  # of each
         self._baseline = 0.5
         self._seen: set[Arch] = set()
+        self._scored: set[Arch] = set()  # what has taught by its scores
         self._steps = 0
         self._moments = [np.zeros((2, *table.shape)) for table in self._tables()]
 
@@ -148,8 +150,11 @@ class Reinforce:
         self._open.tell(archs, values)
         for arch, value in zip(archs, values, strict=True):
             draw = self._drawn.popleft()
-            if not value.get("skipped"):
-                self._learn(draw, self.space.kind(arch), value)
+            if value.get("skipped") or arch in self._scored:
+                continue
+            if self.goal.reached(value):
+                self._scored.add(arch)
+            self._learn(draw, self.space.kind(arch), value)
 
     def _propose(self) -> Arch:
         for _ in range(self.retries + 1):

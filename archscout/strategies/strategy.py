@@ -56,8 +56,9 @@ class Strategy(Protocol):
         """The outcomes of asked architectures, in ask order.
 
         `values[i]` has the costs of `archs[i]`, its `violation` (0 = feasible) and, if it is feasible and did not fail,
-        every score; `skipped` is 1 where it was feasible and left untried. Raises ValueError for what was not asked,
-        for another order, and for unequal lengths.
+        every score; `skipped` is 1 where it was feasible and left untried. What was asked before is told again as it is
+        known, though nothing was measured anew. Raises ValueError for what was not asked, for another order, and for
+        unequal lengths.
         """
         ...
 
