@@ -65,6 +65,12 @@ def quick_profile() -> Iterator[None]:
         yield
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are given out in the order of their tests, not the largest first: those that run alone come last."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests marked `alone` come last, where no other waits for them."""
     items.sort(key=lambda item: item.get_closest_marker("alone") is not None)

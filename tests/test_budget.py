@@ -26,8 +26,8 @@ def test_a_budget_is_kept(npz: Path, tmp_path: Path) -> None:
 def test_two_devices_train_a_given_network_within_a_budget(tmp_path: Path) -> None:
     """Several devices are processes of their own; two on the CPU keep the budget and leave a whole run."""
     began = time.monotonic()
-    found = archscout.train("digits", space="plain", arch="resnet8-w8", devices=2, budget="25s", out=tmp_path / "two")
-    assert time.monotonic() - began < 60  # the budget and the start of two processes on a busy machine
+    found = archscout.train("digits", space="plain", arch="resnet8-w8", devices=2, budget="40s", out=tmp_path / "two")
+    assert time.monotonic() - began < 75  # the budget and the start of two processes on a busy machine
     trained = found.events["trained"]
     assert trained["epochs"] > 0.5
     assert found.best["test"]["accuracy"] > 0.5
