@@ -104,7 +104,7 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         facts["safe_ends"] = safe_ends(result.candidates, profile)
         facts["failures"] = [
             {"arch": arch, "reason": f"{name}: {reason}"} for arch, name, reason in result.candidates.reasons(200)
-        ]
+        ] + failed_controls(events)
     if records:
         verified = {r["arch"] for r in records}
         by_arch = {c["arch"]: c for c in result.candidates if c["arch"] in verified}
@@ -148,6 +148,15 @@ def facts_of(folder: str | Path) -> dict[str, Any]:
         facts["summary"] = summary(result, config, spent)
     facts["deployed"] = deployed
     return facts
+
+
+def failed_controls(events: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Controls that failed when they were scored, as rows of the failures; they stay out of the verification."""
+    return [
+        {"arch": key.split("/", 2)[2], "reason": f"network of a control: {reason}"}
+        for key in events if key.startswith("control/")
+        if (reason := events[key].get("failures", {}).get("network"))
+    ]  # fmt: skip
 
 
 def short_facts(short: Mapping[str, Any], events: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

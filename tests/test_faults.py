@@ -262,6 +262,7 @@ def test_the_precision_of_a_network_that_hangs_is_timed_where_a_limit_holds(
 
 
 def test_controls_that_fail_or_hang_are_left_out(tmp_path: Path) -> None:
+    from archscout.facts import failed_controls
     from archscout.propose import trial_key
     from archscout.run import Run
     from archscout.shortlist import score_controls
@@ -286,6 +287,9 @@ def test_controls_that_fail_or_hang_are_left_out(tmp_path: Path) -> None:
             sound = score_controls(run, space, entrants, Half())
             assert [e.arch for e in sound] == [(0,), (1,), (3,), (1,)]
         assert asked == [(0,), (1,), (2,), (3,)]
+        told = failed_controls({event["event"]: event["value"] for event in run.events()})
+        assert [row["reason"] for row in told] == ["network of a control: took longer than 4 s"] * 2
+        assert [row["arch"] for row in told] == [space.format((2,)), space.format((3,))]
 
 
 def test_all_candidates_bad_is_told(npz: Path, tmp_path: Path) -> None:
