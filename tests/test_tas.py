@@ -141,6 +141,24 @@ def test_where_no_step_leads_into_the_band_it_ends_below(caplog: pytest.LogCaptu
         into_band(supernet, choice, 1e-4 * whole, 2e-4 * whole)
 
 
+def test_where_rising_past_the_band_leads_nowhere_it_goes_back() -> None:
+    """A deep choice costs 100 and a shallow one 10, a wide one 2 and a narrow one 1: nothing is between 50 and 60."""
+
+    class Coarse:
+        def logits(self) -> torch.Tensor:
+            return torch.zeros(2, 2)
+
+        def expected_macs(self, choice: torch.Tensor) -> torch.Tensor:
+            return (choice * torch.tensor([[10.0, 100.0], [1.0, 2.0]])).sum()
+
+        def derive(self, choice: torch.Tensor) -> tuple[int, ...]:
+            return tuple(choice.argmax(1).tolist())
+
+    for chances in ([[0.9, 0.1], [0.1, 0.9]], [[0.1, 0.9], [0.1, 0.9]]):
+        assert into_band(Coarse(), torch.tensor(chances), 50.0, 60.0)[0] == 0
+    assert into_band(Coarse(), torch.tensor([[0.9, 0.1], [0.1, 0.9]]), 50.0, 60.0) == (0, 1)
+
+
 def test_a_search_ends_near_its_target() -> None:
     found = tas(SPACE, Images(64, 0, side=8), Images(64, 1, side=8), target=0.5, epochs=2, batch_size=16, **PLACE)
     share = macs_of(SPACE.decode(found.arch), SHAPE, 5, 2, 8) / full_macs(found.supernet)

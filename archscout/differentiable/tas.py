@@ -129,9 +129,8 @@ def into_band(network: Any, choice: Tensor, low: float, high: float) -> Arch:
 
     Step by step the decision changes to its neighbouring option (narrower or wider, shallower or deeper) that loses
     least of log weight, among the steps that do not pass the band by. Where all of them do, a decision may rise past it
-    and stays there, for others to come down; but the walk ends below the band, never above it, as near as one step
-    leads, where no step from above ends inside, and a warning says so. Raises UserError where the smallest network is
-    above the band.
+    and stays there, for others to come down. Where that does not end inside either, the walk ends below the band, never
+    above it, at the nearest network that it met, and a warning says so. Raises UserError where it meets none.
     """
     logs = choice.detach().clamp(min=1e-12).log()
     finite = torch.isfinite(network.logits().detach())
@@ -142,6 +141,7 @@ def into_band(network: Any, choice: Tensor, low: float, high: float) -> Arch:
 
     Move = tuple[float, int, list[int], float]  # what it loses of log weight, decision, options, multiply-adds
     now, risen = cost(picked), set[int]()
+    below: list[tuple[list[int], float]] = []  # where a decision rose past the band
     while not low <= now <= high:
         way = -1 if now > high else 1
         moves: list[Move] = []
@@ -162,13 +162,15 @@ def into_band(network: Any, choice: Tensor, low: float, high: float) -> Arch:
             _, _, picked, now = min(moves, key=lambda move: move[:2])
             continue
         if way < 0:
-            if not passing:
+            ends = [(one, changed) for _, _, one, changed in passing] + below
+            if not ends:
                 raise UserError(
                     f"the smallest network that tas can reach has {now:.4g} multiply-adds, above the {high:.4g} that "
                     "the target allows; raise the target"
                 )
-            _, _, picked, now = max(passing, key=lambda move: move[3])
+            picked, now = max(ends, key=lambda end: end[1])
         elif passing:
+            below.append((picked, now))
             _, decision, picked, now = min(passing, key=lambda move: move[:2])
             risen.add(decision)
             continue
