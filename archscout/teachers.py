@@ -93,7 +93,7 @@ def seen_before(run: Run, taught: Result) -> int:
     shared = own.keys() & theirs.keys()
     if any(own[name][0] != theirs[name][0] for name in shared):
         return 0
-    return sum(own[name][1] == "test" != theirs[name][1] for name in shared)
+    return sum(own[name][1] == "test" and theirs[name][1] != "test" for name in shared)
 
 
 def teacher_of(run: Run, config: Config, data: Data) -> Teacher | None:
