@@ -64,7 +64,7 @@ Recipe = Annotated[
     str | None,
     typer.Option(
         help="How to train: auto; as the cells of a space were evaluated when published: darts or pdarts (600 epochs "
-        f"unless told), nasbench201 (200); or module:function of your own {usual('recipe')}."
+        f"unless told), nasbench201 (200), tas (305, with --teacher); or module:function of your own {usual('recipe')}."
     ),
 ]
 Pretrained = Annotated[
