@@ -24,9 +24,10 @@ any run, or whose network is over the limit on latency, is flagged; archscout is
 All stop at plan.most_epochs, so that on few images none may use all of its time.
 
 A cell is a data set, a budget, an arm and a seed; cells that the results hold are skipped, and where those that are
-compared were run by different versions of the program, the figure says so. A cell that fails is told and left out; the
-next start tries it again. Nothing else should run beside. The test part is opened by the audit at the end of each run,
-and once more here for the answers per image of the same weights. Plan: docs/plans/end_to_end.md.
+compared were run by different versions of the program, or those of a seed on different processors, the figure says so.
+A cell that fails is told and left out; the next start tries it again. Nothing else should run beside. The test part is
+opened by the audit at the end of each run, and once more here for the answers per image of the same weights. Plan:
+docs/plans/end_to_end.md.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def pilot(task: Task, data: Data, arch: str, minutes: float, share: float) -> di
     space = known.known(data.shape, len(data.classes))
     model = initialise(space, space.parse(arch), 0)
     latency = min(measure_latency(model, data.shape, threads=1, seconds=0.5).median for _ in range(LOOKS))
-    cell: dict[str, Any] = {"latency_ms": latency, "value": None}
+    cell: dict[str, Any] = {"latency_ms": latency, "value": None, "machine": results_file.machine()["processor"]}
     if latency > task.latency:
         return cell
     seconds, part = 60 * minutes * share, data.part("train")
@@ -162,7 +163,7 @@ def run_arm(task: Task, arm: str, minutes: float, seed: int, folder: Path) -> tu
         "plan": {k: plan[k] for k in ("candidates", "finalists", "rounds", "why") if k in plan},
         "right": packed(np.packbits(right)), "n": len(right),
         "tested": hashlib.sha256(data.parts["test"].astype(np.int64).tobytes()).hexdigest()[:16],
-        "program": results_file.code_of_program(),
+        "program": results_file.code_of_program(), "machine": results_file.machine()["processor"],
     }, answers.labels  # fmt: skip
 
 
@@ -268,11 +269,14 @@ def compare(
     )  # fmt: skip
     took = {arm: spent(some, minutes, limit) for arm, some in runs.items()}
     programs = {cell.get("program") for some in runs.values() for cell in some}
+    machines = [{some[i].get("machine") for some in runs.values()} for i in range(len(seeds))]
     return {
         "value": mean, "low": low, "high": high, "n": len(seeds), "known_network": best["arm"], "drawn": drawn,
         "archscout": float(np.mean([cell["value"] for cell in mine])), "known_mean": best["known_mean"],
         "metric": mine[0]["metric"], "took": {arm: one for arm, (one, _) in took.items()}, "limit_ms": limit,
         "flags": {arm: flags for arm, (_, flags) in took.items() if flags}, "programs": len(programs),
+        "machines": sorted(str(one) for one in set().union(*machines)),
+        "unlike": [seed for seed, some in zip(seeds, machines, strict=True) if len(some) > 1],
     }  # fmt: skip
 
 

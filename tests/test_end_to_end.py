@@ -188,6 +188,10 @@ def test_the_pilot_halves_and_a_failed_cell_stops_nothing(
     }  # fmt: skip
     assert "x/20/archscout/0 failed: no network within the limits" in capsys.readouterr().err
     assert end_to_end.compare(cells, labels, "x", 20.0, 3.0)["programs"] == 2
+    for key, cell in cells.items():
+        cell["machine"] = "new" if "archscout" in key else "old"
+    found = end_to_end.compare(cells, labels, "x", 20.0, 3.0)
+    assert found["machines"] == ["new", "old"] and found["unlike"] == [1]
     before = len(asked)
     go(np.inf)
     assert len(asked) == before  # nothing is measured twice
