@@ -77,7 +77,7 @@ def cifar_network(depth: int) -> nn.Module:
     if rest or blocks < 1:
         raise UserError(f"a CIFAR ResNet has 6 n + 2 layers, like 20 or 56; got {depth}")
     picks: dict[str, Any] = {f"depth{s}": blocks for s in (1, 2, 3)} | dict.fromkeys(names_of(blocks), 1.0)
-    return Network(picks, (3, 32, 32), 10, blocks, 16, block=Subsampled)
+    return Network(picks, (3, 32, 32), 10, 16, block=Subsampled)
 
 
 def resnet_cifar(path: str | Path, depth: int) -> nn.Module:

@@ -29,14 +29,16 @@ FILES = {  # what end_to_end.py calls its data sets
 }
 
 
-PROCESSORS = {"Intel(R) Xeon(R) Processor @ 2.00GHz": "Intel Xeon 2.0 GHz, no bfloat16"}  # shorter, where they say little
+PROCESSORS = {
+    "Intel(R) Xeon(R) Processor @ 2.00GHz": "Intel Xeon 2.0 GHz, no bfloat16"
+}  # shorter, where they say little
 
 
 def proof() -> str:
     """archscout against the known networks in equal time, every data set and budget that was measured, in Markdown."""
     found = json.loads((RESULTS / "end_to_end.json").read_text(encoding="utf-8"))
     lines = [
-        "| images | minutes | archscout | best known network | difference (95 % interval) | took, minutes | processor |",
+        "| images | minutes | archscout | best known network | difference (95 % interval) | minutes used | processor |",
         "|---|---|---|---|---|---|---|",
     ]
     gains = [one for one in found["figures"] if one["name"].startswith("gain_")]

@@ -55,12 +55,12 @@ IMAGES = 25_000
 SEARCH = {"resnet20": 2, "resnet56": 1}
 TRAIN = {"resnet20": 4, "resnet56": 2}  # short enough that images are mirrored and not shifted, see recipe_for
 SHARE = 0.2
-SETTINGS = Settings(lr=0.1, weight_decay=5e-4, arch_lr=1e-3, batch_size=128, flip=True, shift=2)
+SETTINGS = Settings(lr=0.1, weight_decay=5e-4, arch_lr=0.1, batch_size=64, flip=True, shift=2)
 IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])  # what the teachers want
 
 
 def macs(space: SearchSpace, arch: Arch, depth: int) -> int:
-    return macs_of(space.decode(arch), space.input_shape, space.classes, depth, 16)
+    return macs_of(space.decode(arch), space.input_shape, space.classes, 16)
 
 
 def uniform(space: SearchSpace, depth: int) -> Arch:

@@ -191,7 +191,8 @@ def test_the_pilot_halves_and_a_failed_cell_stops_nothing(
     for key, cell in cells.items():
         cell["machine"] = "new" if "archscout" in key else "old"
     found = end_to_end.compare(cells, labels, "x", 20.0, 3.0)
-    assert found["machines"] == ["new", "old"] and found["unlike"] == [1]
+    assert found["machines"] == ["new", "old"]
+    assert found["unlike"] == [1]
     before = len(asked)
     go(np.inf)
     assert len(asked) == before  # nothing is measured twice

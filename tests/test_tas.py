@@ -14,11 +14,11 @@ from torch import nn
 from archscout.costs import COSTS
 from archscout.costs.trace import trace
 from archscout.differentiable.choice import one_hot, relax, softmax
-from archscout.differentiable.tas import full_macs, into_band, outside, tas, two_of
+from archscout.differentiable.tas import full_macs, into_band, nearness, outside, tas, two_of
 from archscout.errors import UserError
 from archscout.selection import SELECTORS
 from archscout.spaces.plain import plain
-from archscout.spaces.resnet_shape import SHARES, macs_of, resnet_shape
+from archscout.spaces.resnet_shape import SHARES, Block, macs_of, resnet_shape
 from archscout.supernets.resnet_shape import MixedConv, neighbours
 
 SHAPE = (3, 8, 8)
@@ -55,6 +55,23 @@ def test_the_largest_is_resnet20() -> None:
     assert sum(p.numel() for p in full.parameters()) == wanted == 269_722
 
 
+def test_of_a_sum_of_unequal_widths_the_wider_one_stays() -> None:
+    """Written out: a narrower block leaves the last channels as they came, a wider one adds some."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 6, 6)
+    for inputs, outputs in ((4, 3), (4, 6)):
+        block = Block(inputs, 2, outputs, 1).eval()
+        y = block.norm_b(block.b(torch.relu(block.norm_a(block.a(x)))))
+        found = block(x)
+        both = min(inputs, outputs)
+        assert found.shape[1] == max(inputs, outputs)
+        assert torch.equal(found[:, :both], torch.relu(x[:, :both] + y[:, :both]))
+        assert torch.equal(found[:, both:], torch.relu((x if inputs > outputs else y)[:, both:]))
+    wide = SPACE.parse("d2-1-1-w7700000000000")
+    assert SPACE.describe(wide)["stages"][0]["width"] == 8
+    assert next(iter(SPACE.build(wide).blocks[1].parameters())).shape[1] == 8  # the stem's channels are still there
+
+
 def test_multiply_adds_three_ways() -> None:
     """By hand from the shapes, by the tracer on the built network, and by the supernet with a one-hot choice."""
     rng = np.random.default_rng(1)
@@ -63,10 +80,10 @@ def test_multiply_adds_three_ways() -> None:
     for _ in range(10):
         arch = SPACE.sample(rng)
         picks = SPACE.decode(arch)
-        by_hand = macs_of(picks, SHAPE, 5, 2, 8)
+        by_hand = macs_of(picks, SHAPE, 5, 8)
         assert COSTS["macs"].compute(trace(SPACE.build(arch), SHAPE), None) == by_hand
         assert float(supernet.expected_macs(one_hot(arch, 8))) == pytest.approx(by_hand)
-    assert full_macs(supernet) == macs_of(SPACE.decode((1, 1, 1, *[7] * 13)), SHAPE, 5, 2, 8)
+    assert full_macs(supernet) == macs_of(SPACE.decode((1, 1, 1, *[7] * 13)), SHAPE, 5, 8)
 
 
 def test_channelwise_interpolation_is_a_mean_of_neighbours() -> None:
@@ -96,8 +113,8 @@ def test_the_band_is_reached_from_both_sides() -> None:
         logits[3:, start] = 1.0
         logits[:3, 1 if start else 0] = 1.0
         choice = softmax(logits + supernet.barred)
-        arch = into_band(supernet, choice, 0.38 * whole, 0.42 * whole)
-        assert 0.38 * whole <= macs_of(SPACE.decode(arch), SHAPE, 5, 2, 8) <= 0.42 * whole
+        arch = into_band(supernet, choice.clamp(min=1e-12).log(), 0.38 * whole, 0.42 * whole)
+        assert 0.38 * whole <= macs_of(SPACE.decode(arch), SHAPE, 5, 8) <= 0.42 * whole
 
 
 def test_the_penalty_pulls_towards_the_band_from_both_sides() -> None:
@@ -134,7 +151,7 @@ def test_where_no_step_leads_into_the_band_it_ends_below(caplog: pytest.LogCaptu
     deep = softmax(torch.log(shallow) + torch.tensor([0.0, 5, 0, 0, 0, 0, 0, 0]) * (torch.arange(16) < 3)[:, None])
     for choice, low, high in ((deep, 0.4002, 0.4004), (deep, 0.6001, 0.6002), (shallow, 0.6001, 0.6002)):
         arch = into_band(supernet, choice, low * whole, high * whole)
-        share = macs_of(SPACE.decode(arch), SHAPE, 5, 2, 8) / whole
+        share = macs_of(SPACE.decode(arch), SHAPE, 5, 8) / whole
         assert 0.9 * low < share <= high
     assert "no step leads between" in caplog.text
     with pytest.raises(UserError, match=r"smallest network that tas can reach has .* raise the target"):
@@ -159,9 +176,32 @@ def test_where_rising_past_the_band_leads_nowhere_it_goes_back() -> None:
     assert into_band(Coarse(), torch.tensor([[0.9, 0.1], [0.1, 0.9]]), 50.0, 60.0) == (0, 1)
 
 
+def test_what_is_derived_is_the_option_nearest_to_the_mean_or_that_of_the_largest_weight() -> None:
+    """Two peaks far apart: the larger one is at the end, the mean is between them."""
+    logits = torch.tensor([[0.0, 0.0, 1.0, -torch.inf], [3.0, -9.0, -9.0, 3.2]])
+    shares = logits.exp() / logits.exp().sum(1, keepdim=True)
+    mean = [float(sum(place * share for place, share in enumerate(row))) for row in shares]
+    found = nearness(logits)
+    assert torch.isinf(found[0, 3])
+    for row, options in ((0, 3), (1, 4)):
+        assert found[row, :options].tolist() == pytest.approx([-((place - mean[row]) ** 2) for place in range(options)])
+    assert found.argmax(1).tolist() == [1, 2]
+    options = {"target": None, "epochs": 1, "batch_size": 16, "arch_lr": 0.5, **PLACE}
+    one, other = (
+        tas(SPACE, Images(64, 0, side=8), Images(64, 1, side=8), decide=decide, **options)
+        for decide in ("expected", "largest")
+    )
+    assert torch.equal(one.choice, other.choice)
+    means = (one.choice * torch.arange(8.0)).sum(1)
+    assert one.arch == SPACE.canonical(tuple(means.round().int().tolist()))
+    assert other.arch == SPACE.canonical(tuple(one.choice.argmax(1).tolist())) != one.arch
+    with pytest.raises(UserError, match="expected or largest, got most"):
+        tas(SPACE, Images(8, 0), Images(8, 1), decide="most", **options)
+
+
 def test_a_search_ends_near_its_target() -> None:
     found = tas(SPACE, Images(64, 0, side=8), Images(64, 1, side=8), target=0.5, epochs=2, batch_size=16, **PLACE)
-    share = macs_of(SPACE.decode(found.arch), SHAPE, 5, 2, 8) / full_macs(found.supernet)
+    share = macs_of(SPACE.decode(found.arch), SHAPE, 5, 8) / full_macs(found.supernet)
     assert 0.475 <= share <= 0.525
     assert found.arch == SPACE.canonical(found.arch)
     with pytest.raises(UserError, match="target"):

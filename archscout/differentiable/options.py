@@ -18,7 +18,7 @@ SETTINGS = (
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "darts": {"sample": ("softmax", "gumbel"), "decide": ("largest", "perturbation", "zero-shot")},
     "pdarts": {"most_skips": int, "wait": float},
-    "tas": {"tolerance": float, "strength": float},
+    "tas": {"tolerance": float, "strength": float, "decide": ("expected", "largest")},
 }
 #: and between which numbers
 RANGES = {"most_skips": (0, 1000), "wait": (0, 1), "tolerance": (0, 1), "strength": (0, 1e6)}

@@ -56,7 +56,7 @@ CHEAPER = 0.8  # of what an architecture costs on the device may the next one co
 RATES: dict[str, dict[str, Any]] = {
     "darts": {"lr": 0.1, "arch_lr": 1e-2},
     "pdarts": {"lr": 0.1, "arch_lr": 1e-2},
-    "tas": {"lr": 0.1, "weight_decay": 5e-4, "arch_lr": 1e-3},
+    "tas": {"lr": 0.1, "weight_decay": 5e-4, "arch_lr": 3e-2},
 }
 
 

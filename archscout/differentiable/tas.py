@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ def tas(
     tolerance: float = 0.05,
     strength: float = 2.0,
     temperature: tuple[float, float] = (5.0, 0.1),
+    decide: Literal["expected", "largest"] = "expected",
     selector: Selector | None = None,
     arch_selector: Selector | None = None,
     penalty: Callable[[Tensor], Tensor] | None = None,
@@ -51,18 +52,23 @@ def tas(
     tolerance:    relative distance from the target that costs nothing.
     strength:     weight of the penalty: log of the expected multiply-adds above the band, minus it below.
     temperature:  of the Gumbel sampling, at the beginning and at the end.
+    decide:       "expected" takes of each decision the option nearest to the mean under the softmax of its alphas, as
+                  the penalty does. "largest" takes that of the largest weight, as published: right after
+                  hundreds of epochs; where weights are still nearly even, it is chance.
     penalty:      softmax of the alphas -> what is added to the architecture loss besides, such as an expected latency
                   over its limit.
     settings:     see bilevel.Settings; **more are single fields of it.
 
     Of each decision two options are drawn per step and mixed by channel-wise interpolation. What is derived is brought
-    into the band, if it is not there, by the smallest steps in the order of the weights, see `into_band`, which raises
-    UserError where no network is small enough. Final training by distillation from the full network: fit(...,
+    into the band, if it is not there, by the smallest steps away from it, see `into_band`, which raises UserError where
+    no network is small enough. Final training by distillation from the full network: fit(...,
     teacher=...), or `archscout train --recipe tas --teacher RUN`. Costs two candidates' forward and backward on each
     side per step. Source: Dong and Yang 2019, arXiv:1905.09717.
     """
     if (target is not None and not 0 < target < 1) or not 0 < tolerance < 1:
         raise UserError(f"tas wants target and tolerance between 0 and 1, got {target} and {tolerance}")
+    if decide not in ("expected", "largest"):
+        raise UserError(f"tas wants decide to be expected or largest, got {decide}")
     heat = falling(temperature)
     settings = with_more(settings or Settings(lr=0.1, weight_decay=5e-4, arch_lr=1e-3), more)
     with torch.random.fork_rng(devices=[]):
@@ -90,10 +96,11 @@ def tas(
     )  # fmt: skip
     with torch.no_grad():
         choice = softmax(network.logits())
+        merits = nearness(network.logits()) if decide == "expected" else choice.clamp(min=1e-12).log()
     if wanted is None:
-        arch = network.derive(choice)
+        arch = network.derive(merits)
     else:
-        arch = into_band(network, choice, wanted * (1 - tolerance), wanted * (1 + tolerance))
+        arch = into_band(network, merits, wanted * (1 - tolerance), wanted * (1 + tolerance))
     return Found(arch, network, story, choice.cpu())
 
 
@@ -124,22 +131,34 @@ def two_of(logits: Tensor, temperature: float, generator: torch.Generator) -> Te
     return noisy.masked_fill(~mask, -torch.inf).softmax(-1)
 
 
-def into_band(network: Any, choice: Tensor, low: float, high: float) -> Arch:
-    """The architecture of the largest weights, moved into a band of multiply-adds where it is outside.
+def nearness(logits: Tensor) -> Tensor:
+    """Minus the squared distance of each option (decisions, options) from the mean under the softmax of the logits.
+
+    In steps of options, which are evenly apart; -inf for options that a decision does not have.
+    """
+    places = torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)
+    mean = (softmax(logits) * places).sum(1, keepdim=True)
+    return (-(places - mean).square()).masked_fill(~torch.isfinite(logits), -torch.inf)
+
+
+def into_band(network: Any, merits: Tensor, low: float, high: float) -> Arch:
+    """The architecture of the largest merits, moved into a band of multiply-adds where it is outside.
+
+    merits: (decisions, options), what speaks for an option, such as its log weight.
 
     Step by step the decision changes to its neighbouring option (narrower or wider, shallower or deeper) that loses
-    least of log weight, among the steps that do not pass the band by. Where all of them do, a decision may rise past it
-    and stays there, for others to come down. Where that does not end inside either, the walk ends below the band, never
+    least merit, among the steps that do not pass the band by. Where all of them do, a decision may rise past it and
+    stays there, for others to come down. Where that does not end inside either, the walk ends below the band, never
     above it, at the nearest network that it met, and a warning says so. Raises UserError where it meets none.
     """
-    logs = choice.detach().clamp(min=1e-12).log()
+    merits = merits.detach()
     finite = torch.isfinite(network.logits().detach())
-    picked = choice.detach().argmax(1).tolist()
+    picked = merits.argmax(1).tolist()
 
     def cost(options: list[int]) -> float:
-        return float(network.expected_macs(one_hot(options, choice.shape[1]).to(choice)))
+        return float(network.expected_macs(one_hot(options, merits.shape[1]).to(merits)))
 
-    Move = tuple[float, int, list[int], float]  # what it loses of log weight, decision, options, multiply-adds
+    Move = tuple[float, int, list[int], float]  # the merit it loses, decision, options, multiply-adds
     now, risen = cost(picked), set[int]()
     below: list[tuple[list[int], float]] = []  # where a decision rose past the band
     while not low <= now <= high:
@@ -150,13 +169,13 @@ def into_band(network: Any, choice: Tensor, low: float, high: float) -> Arch:
             new = option + way
             if decision in risen:
                 continue
-            if 0 <= new < choice.shape[1] and bool(finite[decision, new]):
+            if 0 <= new < merits.shape[1] and bool(finite[decision, new]):
                 trial = [*picked[:decision], new, *picked[decision + 1 :]]
                 changed = cost(trial)
                 if changed == now:
                     continue
                 passes = changed < low if way < 0 else changed > high
-                price = float(logs[decision, option] - logs[decision, new])
+                price = float(merits[decision, option] - merits[decision, new])
                 (passing if passes else moves).append((price, decision, trial, changed))
         if moves:
             _, _, picked, now = min(moves, key=lambda move: move[:2])
@@ -176,4 +195,4 @@ def into_band(network: Any, choice: Tensor, low: float, high: float) -> Arch:
             continue
         log.warning("tas ends at %.4g multiply-adds: no step leads between %.4g and %.4g", now, low, high)
         break
-    return network.derive(one_hot(picked, choice.shape[1]))
+    return network.derive(one_hot(picked, merits.shape[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,11 +22,11 @@ def resnet_shape(input_shape: Shape, classes: int, depth: int = 3, width: int = 
     Decisions: `depth1` to `depth3`, the blocks of each stage, 1 to `depth`; `stem`, and `S.B.a`, `S.B.b` for the two
     convolutions of block B of stage S: the share of the full width (width, 2 width, 4 width) that a layer keeps, .3 to
     1. A block is conv-BN-ReLU-conv-BN plus its input, then ReLU; the input is halved by average pooling where the stage
-    begins with a stride, and cut or filled up with zeros to the block's width. Widths of blocks that are not there are
-    zero in canonical form. depth=3 is ResNet-20, 9 is ResNet-56.
+    begins with a stride. A sum of unequal widths has the wider one, the other is filled up with zeros: nothing that a
+    layer found is cut off, and maps never become narrower. Widths of blocks that are not there are zero in canonical
+    form. depth=3 is ResNet-20, 9 is ResNet-56.
 
-    Use it to make a known network smaller under a limit. Source of the choices: Dong and Yang 2019, "TAS",
-    arXiv:1905.09717; there a sum of unequal widths keeps the wider one, here it has the width of the block.
+    Use it to make a known network smaller under a limit. Source: Dong and Yang 2019, "TAS", arXiv:1905.09717.
     """
     if depth < 1 or width < 4:
         raise UserError(f"resnet_shape wants depth >= 1 and width >= 4, got {depth} and {width}")
@@ -34,7 +35,7 @@ def resnet_shape(input_shape: Shape, classes: int, depth: int = 3, width: int = 
     choices |= dict.fromkeys(layers, SHARES)
 
     def build_from(picks: dict[str, Any]) -> nn.Module:
-        return Network(picks, input_shape, classes, depth, width)
+        return Network(picks, input_shape, classes, width)
 
     def canonical(arch: Arch) -> Arch:
         blocks = {str(s): arch[s - 1] + 1 for s in (1, 2, 3)}
@@ -54,11 +55,11 @@ def resnet_shape(input_shape: Shape, classes: int, depth: int = 3, width: int = 
         return (*(int(match[s]) - 1 for s in (1, 2, 3)), *map(int, match[4]))
 
     def describe(arch: Arch) -> dict[str, Any]:
-        picks = dict(zip(choices, arch, strict=True))
+        picks = {name: choices[name][option] for name, option in zip(choices, arch, strict=True)}
+        wide = {stage: max(inputs, outputs) for stage, inputs, _, outputs, _ in blocks_of(picks, width)}
         stages = [
             {
-                "name": f"stage{s}", "blocks": picks[f"depth{s}"] + 1, "stride": 2 if s > 1 else 1,
-                "width": widths_of({n: SHARES[picks[n]] for n in layers}, width)[f"{s}.{picks[f'depth{s}'] + 1}.b"],
+                "name": f"stage{s}", "blocks": picks[f"depth{s}"], "stride": 2 if s > 1 else 1, "width": wide[s],
                 "text": "residual blocks of two 3x3 convolutions",
             }
             for s in (1, 2, 3)
@@ -91,22 +92,30 @@ def full_width(name: str, width: int) -> int:
     return width if name == "stem" else width * 2 ** (int(name[0]) - 1)
 
 
-def widths_of(shares: dict[str, float], width: int) -> dict[str, int]:
-    """Channels of every layer from its share of the full width."""
-    return {name: max(1, round(share * full_width(name, width))) for name, share in shares.items()}
+def blocks_of(picks: dict[str, Any], width: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """(stage, channels that come, those of its first and of its second convolution, stride) of each block, in order."""
+    channels = max(1, round(picks["stem"] * width))
+    for s in (1, 2, 3):
+        for b in range(1, picks[f"depth{s}"] + 1):
+            inner, outputs = (max(1, round(picks[f"{s}.{b}.{p}"] * full_width(f"{s}.{b}.{p}", width))) for p in PARTS)
+            yield s, channels, inner, outputs, 2 if s > 1 and b == 1 else 1
+            channels = max(channels, outputs)
 
 
-def fitted(x: Tensor, channels: int, stride: int) -> Tensor:
-    """The input of a block as it is added to its output: halved where the block halves, cut or filled with zeros."""
+def added(x: Tensor, y: Tensor, stride: int) -> Tensor:
+    """The input of a block, halved where the block halves, plus what it gives; the narrower is filled with zeros."""
     if stride > 1:
         x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
-    if x.shape[1] >= channels:
-        return x[:, :channels]
-    return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
+    return filled(x, y.shape[1]) + filled(y, x.shape[1])
+
+
+def filled(x: Tensor, channels: int) -> Tensor:
+    """Maps (N, C, H, W) with zeros behind their channels, up to so many where they have fewer."""
+    return x if x.shape[1] >= channels else F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
 
 
 class Block(nn.Module):
-    """conv-BN-ReLU-conv-BN plus the input, then ReLU."""
+    """conv-BN-ReLU-conv-BN plus the input, then ReLU; it gives the wider of `inputs` and `outputs` channels."""
 
     def __init__(self, inputs: int, inner: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -117,8 +126,7 @@ class Block(nn.Module):
         self.norm_b = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm_b(self.b(F.relu(self.norm_a(self.a(x)))))
-        return F.relu(y + fitted(x, self.outputs, self.stride))
+        return F.relu(added(x, self.norm_b(self.b(F.relu(self.norm_a(self.a(x))))), self.stride))
 
 
 class Network(nn.Module):
@@ -129,21 +137,17 @@ class Network(nn.Module):
         picks: dict[str, Any],
         input_shape: Shape,
         classes: int,
-        depth: int,
         width: int,
         block: type[Block] = Block,
     ) -> None:
         super().__init__()
-        wide = widths_of({name: picks[name] for name in names_of(depth)}, width)
-        channels = wide["stem"]
+        channels = max(1, round(picks["stem"] * width))
         self.stem = nn.Conv2d(input_shape[0], channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         blocks = []
-        for s in (1, 2, 3):
-            for b in range(1, picks[f"depth{s}"] + 1):
-                stride = 2 if s > 1 and b == 1 else 1
-                blocks.append(block(channels, wide[f"{s}.{b}.a"], wide[f"{s}.{b}.b"], stride))
-                channels = wide[f"{s}.{b}.b"]
+        for _, inputs, inner, outputs, stride in blocks_of(picks, width):
+            blocks.append(block(inputs, inner, outputs, stride))
+            channels = max(inputs, outputs)
         self.blocks = nn.Sequential(*blocks)
         self.classifier = nn.Linear(channels, classes)
 
@@ -151,16 +155,12 @@ class Network(nn.Module):
         return self.classifier(self.blocks(F.relu(self.norm(self.stem(x)))).mean((2, 3)))
 
 
-def macs_of(picks: dict[str, Any], input_shape: Shape, classes: int, depth: int, width: int) -> int:
+def macs_of(picks: dict[str, Any], input_shape: Shape, classes: int, width: int) -> int:
     """Multiply-adds of one image, from the shapes alone."""
-    wide = widths_of({name: picks[name] for name in names_of(depth)}, width)
-    channels, (height, side) = wide["stem"], input_shape[1:]
+    channels, (height, side) = max(1, round(picks["stem"] * width)), input_shape[1:]
     total = 9 * input_shape[0] * channels * height * side
-    for s in (1, 2, 3):
-        for b in range(1, picks[f"depth{s}"] + 1):
-            if s > 1 and b == 1:
-                height, side = -(-height // 2), -(-side // 2)
-            inner, outputs = wide[f"{s}.{b}.a"], wide[f"{s}.{b}.b"]
-            total += 9 * (channels * inner + inner * outputs) * height * side
-            channels = outputs
+    for _, inputs, inner, outputs, stride in blocks_of(picks, width):
+        height, side = -(-height // stride), -(-side // stride)
+        total += 9 * (inputs * inner + inner * outputs) * height * side
+        channels = max(inputs, outputs)
     return total + channels * classes

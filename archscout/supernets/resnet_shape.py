@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from archscout.space import Arch, Shape
-from archscout.spaces.resnet_shape import SHARES, Network, absent, fitted, full_width, names_of
+from archscout.spaces.resnet_shape import SHARES, Network, absent, added, full_width, names_of
 
 
 class MixedConv(nn.Module):
@@ -118,7 +118,7 @@ class SuperNetwork(nn.Module):
                 stride = 2 if s > 1 and b == 1 else 1
                 y = F.relu(self.layers[f"{s}_{b}_a"](x, rows[f"{s}.{b}.a"]))
                 y = self.layers[f"{s}_{b}_b"](y, rows[f"{s}.{b}.b"])
-                x = F.relu(y + fitted(x, y.shape[1], stride))
+                x = F.relu(added(x, y, stride))
                 weight = choice[s - 1, b - 1]
                 if float(weight.detach()) > 0:
                     ends.append(weight * x)
@@ -155,9 +155,9 @@ class SuperNetwork(nn.Module):
                 there = choice[s - 1, b - 1 : depth].sum()
                 inner, outputs = wide[f"{s}.{b}.a"], wide[f"{s}.{b}.b"]
                 total = total + there * 9 * (channels * inner + inner * outputs) * height * side
-                last = choice[s - 1, b - 1] * outputs
+                channels = torch.maximum(channels, outputs)
+                last = choice[s - 1, b - 1] * channels
                 ending = last if ending is None else ending + last
-                channels = outputs
             assert ending is not None
             channels = ending
         return total + channels * classes
@@ -165,10 +165,10 @@ class SuperNetwork(nn.Module):
     @torch.no_grad()
     def discrete(self, arch: Arch) -> nn.Module:
         """The network of an architecture with the first channels of these weights."""
-        input_shape, classes, depth, width = self.arguments
+        input_shape, classes, _, width = self.arguments
         picks = {f"depth{s}": arch[s - 1] + 1 for s in (1, 2, 3)}
         picks |= {name: SHARES[arch[3 + place]] for place, name in enumerate(self.names)}  # type: ignore[misc]
-        network = Network(picks, input_shape, classes, depth, width)
+        network = Network(picks, input_shape, classes, width)
         option = {name: arch[3 + place] for place, name in enumerate(self.names)}
 
         def fill(name: str, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
