@@ -23,7 +23,7 @@ from archscout.space import Arch, SearchSpace
 class Found:
     """What a differentiable search gives: the architecture, the supernet it was derived from, and how it went.
 
-    choice:     what the method decided by, float (decisions, options) on the CPU.
+    choice:     what the method decided by, float (decisions, options) on the CPU; the larger, the better.
     options:    those with which choice.relax makes such a supernet again.
     most_skips: how many skips the method allows an architecture, None where it does not count them.
     """

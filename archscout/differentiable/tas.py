@@ -97,8 +97,10 @@ def tas(
     with torch.no_grad():
         choice = softmax(network.logits())
         merits = nearness(network.logits()) if decide == "expected" else choice.clamp(min=1e-12).log()
+    if decide == "expected":
+        choice = merits.exp()
     if wanted is None:
-        arch = network.derive(merits)
+        arch = network.derive(choice)
     else:
         arch = into_band(network, merits, wanted * (1 - tolerance), wanted * (1 + tolerance))
     return Found(arch, network, story, choice.cpu())
