@@ -90,7 +90,8 @@ def longtail(folder: Path, root: Path) -> str:
 
 
 SOURCES = {"cifar10": main_job.cifar10, "fashion": main_job.fashion, "tiles": main_job.tiles, "longtail": longtail}
-LATENCY = {"cifar10": 5.0, "fashion": 3.0, "tiles": 5.0, "longtail": 5.0}  # ms, the limit of all arms
+#: ms, the limit of all arms: ResNet-20 keeps it on the slower of two machines; the tiles have four times the pixels
+LATENCY = {"cifar10": 5.0, "fashion": 5.0, "tiles": 20.0, "longtail": 5.0}
 
 
 @dataclass(frozen=True)
