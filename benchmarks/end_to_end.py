@@ -331,7 +331,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("ARCHSCOUT_DATA"), help="folder of real data")
     parser.add_argument("--images", action="append", default=[], help="NAME=FOLDER, a sub-folder per class; repeatable")
-    parser.add_argument("--latency", type=float, default=5.0, help="limit in ms for --images")
+    parser.add_argument("--latency", type=float, help="limit in ms for --images; default: 5 per 32x32 pixels")
     parser.add_argument("--only", action="append", help="only these data sets")
     parser.add_argument("--budgets", default=",".join(f"{b:g}" for b in BUDGETS), help="minutes of each run")
     parser.add_argument("--seeds", type=int, default=3)
@@ -398,7 +398,7 @@ def task_of(name: str, args: argparse.Namespace, more: dict[str, str], work: Pat
         counts = {"candidates": 6, "finalists": 1, "epochs": 0.5, "workers": 0, "proxies": "macs,naswot"}
         return Task("digits", "digits", 3.0, counts)
     if name in more:
-        return Task(name, more[name], args.latency)
+        return Task(name, more[name], args.latency or default_latency(load(more[name], seed=0).shape))
     try:
         return Task(name, SOURCES[name](work, Path(args.data or "absent")), LATENCY[name])
     except OSError as error:
@@ -447,6 +447,11 @@ def run_task(
                 measured(arm, seed, run)
 
 
+def default_latency(shape: tuple[int, int, int]) -> float:
+    """Milliseconds for images of a shape (C, H, W): those of LATENCY for as many pixels, 5 at least."""
+    return 5.0 * max(1.0, shape[1] * shape[2] / 1024)
+
+
 def piloted(task: Task, minutes: float, cells: dict[str, Any], measured: Callable[..., None]) -> list[str] | None:
     """The known networks that run in full, best first; None where the time was over before the pilots were done."""
     data, quick = load(task.source, seed=0), task.counts is not None
@@ -458,6 +463,11 @@ def piloted(task: Task, minutes: float, cells: dict[str, Any], measured: Callabl
         if None in trials.values():
             return None
         able = {arch: cell["value"] for arch, cell in trials.items() if cell and cell["value"] is not None}
+        if not able:
+            least = min(cell["latency_ms"] for cell in trials.values())
+            told = f"no known network keeps {task.latency:g} ms here and learns; the fastest takes {least:.3g} ms"
+            print(f"{task.name}: skipped, {told}", file=sys.stderr)
+            return None
         left = sorted(able, key=lambda arch: -able[arch])[:few]
     return left
 

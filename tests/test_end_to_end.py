@@ -198,6 +198,21 @@ def test_the_pilot_halves_and_a_failed_cell_stops_nothing(
     assert len(asked) == before  # nothing is measured twice
 
 
+def test_where_no_known_network_keeps_the_limit_nothing_is_compared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(end_to_end, "pilot", lambda *_: {"latency_ms": 12.34, "value": None})
+    monkeypatch.setattr(end_to_end, "load", lambda source, seed: None)
+    cells: dict = {}
+    task = end_to_end.Task("x", "x", 3.0)
+    end_to_end.run_task(task, [20.0], 2, np.inf, tmp_path, None, cells, {}, cells.__setitem__)
+    assert all("pilot-0.075" in key for key in cells)
+    told = "x: skipped, no known network keeps 3 ms here and learns; the fastest takes 12.3 ms"
+    assert told in capsys.readouterr().err
+    assert end_to_end.default_latency((3, 32, 32)) == end_to_end.default_latency((1, 8, 8)) == 5
+    assert end_to_end.default_latency((3, 64, 64)) == end_to_end.LATENCY["tiles"]
+
+
 def test_the_long_tail(real_data: Path, tmp_path: Path) -> None:
     with np.load(end_to_end.longtail(tmp_path, real_data), allow_pickle=False) as found:
         counts = np.bincount(found["y"])
