@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import results_file
-from cells import Images, run_cells
+from cells import Images, run_cells, stored
 from main_job import cifar10
 
 from archscout.differentiable.bilevel import Settings
@@ -49,6 +49,7 @@ HERE = Path(__file__).resolve().parent
 ARMS = ("uniform", "random", "tas", "tas_dds", "tas_random")
 DEPTHS = {"resnet20": 3, "resnet56": 9}
 FILES = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
+SEEDS = 3
 TARGET = 0.4
 BELOW = 0.03  # how far below the budget an arm may stay
 IMAGES = 25_000
@@ -201,7 +202,7 @@ def measured(
 
 
 def figures(cells: dict[str, Any]) -> list[dict[str, Any]]:
-    """The figures that follow from the cells; differences are paired by seed."""
+    """The figures that follow from the cells, paired by seed; marked while cells of the plan are missing."""
     found = []
     for net in DEPTHS:
         by = {arm: {int(k.split("/")[2]): c for k, c in cells.items() if k.startswith(f"{net}/{arm}/")} for arm in ARMS}
@@ -228,7 +229,8 @@ def figures(cells: dict[str, Any]) -> list[dict[str, Any]]:
     if both:
         worst = min(both, key=lambda f: f["value"])
         found.append({**worst, "name": "tas_gain", "net": worst["name"].rpartition("_")[2]})
-    return found
+    planned = {f"{net}/{arm}/{seed}" for net in DEPTHS for arm in ARMS for seed in range(SEEDS)}
+    return [{**one, "unfinished": True} for one in found] if planned - set(cells) else found
 
 
 def main() -> None:
@@ -237,7 +239,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new cell after this many minutes")
     parser.add_argument("--nets", default="resnet20,resnet56", help="only these networks")
     parser.add_argument("--arms", default=",".join(ARMS), help="only these arms")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--workers", type=int, default=2, help="cells at a time, one thread each")
     parser.add_argument("--work", type=Path, default=HERE / "pieces" / "tas")
     parser.add_argument("--quick", action="store_true", help="all arms for a moment on noise; a test of the script")
@@ -251,7 +253,11 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     if not (args.work / "cifar10.npz").exists():
         cifar10(args.work, args.data)
-    cells = json.loads(args.out.read_text())["cells"] if args.out.exists() else {}
+    made_with = {
+        "target": TARGET, "below": BELOW, "images": IMAGES, "search": SEARCH, "train": TRAIN, "share": SHARE,
+        "settings": repr(SETTINGS), "threads": 1,
+    }  # fmt: skip
+    cells = stored(args.out, made_with)
     for net in args.nets.split(","):
         answers_of(net, args.work, args.data)
     jobs = [
@@ -267,11 +273,7 @@ def main() -> None:
         print(key, json.dumps(one), flush=True)
         results_file.write(
             args.out, figures(cells), command="python benchmarks/tas.py --data FOLDER",
-            settings={
-                "target": TARGET, "below": BELOW, "images": IMAGES, "search": SEARCH, "train": TRAIN, "share": SHARE,
-                "settings": repr(SETTINGS), "threads": 1, "cells_at_a_time": args.workers,
-            },
-            cells=cells,
+            settings={**made_with, "cells_at_a_time": args.workers}, cells=cells,
         )  # fmt: skip
 
     run_cells(jobs, cell, done, workers=args.workers, minutes=args.minutes)
