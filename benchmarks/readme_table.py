@@ -29,9 +29,8 @@ FILES = {  # what end_to_end.py calls its data sets
 }
 
 
-PROCESSORS = {
-    "Intel(R) Xeon(R) Processor @ 2.00GHz": "Intel Xeon 2.0 GHz, no bfloat16"
-}  # shorter, where they say little
+#: in words, where the name that a processor gives itself says little
+PROCESSORS = {"Intel(R) Xeon(R) Processor @ 2.00GHz": "Intel Xeon 2.0 GHz, no bfloat16"}
 
 
 def proof() -> str:
@@ -46,6 +45,7 @@ def proof() -> str:
         name, minutes = one["name"].removeprefix("gain_").rsplit("_", 1)
         took = " and ".join(f"{some['minutes']['mean']:.1f}" for some in one["took"].values())
         took += "".join(f"; {arm} {'; '.join(flags)}" for arm, flags in one["flags"].items())
+        took += "; of some seeds the arms ran on different processors" if one.get("unlike") else ""
         took += f"; by {one['programs']} versions of the program" if one.get("programs", 1) > 1 else ""
         lines.append(
             f"| {FILES.get(name, name)} | {minutes} | {one['archscout']:.1f} | {one['known_mean']:.1f} "

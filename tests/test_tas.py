@@ -195,6 +195,8 @@ def test_what_is_derived_is_the_option_nearest_to_the_mean_or_that_of_the_larges
     torch.testing.assert_close(one.choice.argmax(1), means.round().long())
     assert one.arch == SPACE.canonical(tuple(means.round().int().tolist()))
     assert other.arch == SPACE.canonical(tuple(other.choice.argmax(1).tolist())) != one.arch
+    for found in (one, other):  # on the way, too
+        assert tuple(found.story.history[-1]["arch"]) == found.arch
     with pytest.raises(UserError, match="expected or largest, got most"):
         tas(SPACE, Images(8, 0), Images(8, 1), decide="most", **options)
 

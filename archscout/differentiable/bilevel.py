@@ -150,6 +150,7 @@ def train_supernet(
     selector: Selector | None = None,
     arch_selector: Selector | None = None,
     chooser: Chooser = plain_softmax,
+    merits: Callable[[Tensor], Tensor] = softmax,
     forward: Callable[..., Tensor] | None = None,
     penalty: Callable[[Tensor], Tensor] | None = None,
     method: Mapping[str, Any] | None = None,
@@ -165,7 +166,8 @@ def train_supernet(
 
     weight_part, arch_part:  disjoint parts of the training images. selector, arch_selector: what of them is used, in
     rounds; default all. Their cost is counted in the seconds of the story where it arises.
-    chooser:   logits -> choice. forward: (supernet, images, choice, training, step) -> logits, for a method that
+    chooser:   logits -> choice. merits: logits -> what speaks for each option: of what is derived, along the way too,
+               the largest counts. forward: (supernet, images, choice, training, step) -> logits, for a method that
                changes it.
     penalty:   something added to the architecture loss, such as an expected latency, from the softmax of the alphas,
                whatever `chooser` draws of it.
@@ -280,7 +282,7 @@ def train_supernet(
             if story.step % entry_every == 0 or story.step == steps:
                 with torch.no_grad():
                     choice = softmax(supernet.logits())
-                arch = supernet.derive(choice)
+                    arch = supernet.derive(merits(supernet.logits()))
                 done = story.step / steps_per_epoch
                 learned = done > settings.wait
                 if not learned or not story.history or tuple(story.history[-1]["arch"]) != arch:

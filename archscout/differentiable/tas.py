@@ -69,7 +69,7 @@ def tas(
         raise UserError(f"tas wants target and tolerance between 0 and 1, got {target} and {tolerance}")
     if decide not in ("expected", "largest"):
         raise UserError(f"tas wants decide to be expected or largest, got {decide}")
-    heat = falling(temperature)
+    heat, merits_of = falling(temperature), nearness if decide == "expected" else log_weights
     settings = with_more(settings or Settings(lr=0.1, weight_decay=5e-4, arch_lr=1e-3), more)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -87,23 +87,20 @@ def tas(
 
     mine = {
         "name": "tas", "space": space.name, "target": target, "tolerance": tolerance, "strength": strength,
-        "temperature": tuple(temperature), "penalty": signature_of(penalty),
+        "temperature": tuple(temperature), "penalty": signature_of(penalty), "decide": decide,
     }  # fmt: skip
     story = train_supernet(
         network, weight_data, arch_data, settings, seed=seed, mean=mean, std=std, selector=selector,
-        arch_selector=arch_selector, chooser=chooser, penalty=steered, method=mine, threads=threads, device=device,
-        checkpoint=checkpoint, audit_every=audit_every, on_progress=on_progress, ends=ends,
+        arch_selector=arch_selector, chooser=chooser, merits=merits_of, penalty=steered, method=mine, threads=threads,
+        device=device, checkpoint=checkpoint, audit_every=audit_every, on_progress=on_progress, ends=ends,
     )  # fmt: skip
     with torch.no_grad():
-        choice = softmax(network.logits())
-        merits = nearness(network.logits()) if decide == "expected" else choice.clamp(min=1e-12).log()
-    if decide == "expected":
-        choice = merits.exp()
+        merits = merits_of(network.logits())
     if wanted is None:
-        arch = network.derive(choice)
+        arch = network.derive(merits)
     else:
         arch = into_band(network, merits, wanted * (1 - tolerance), wanted * (1 + tolerance))
-    return Found(arch, network, story, choice.cpu())
+    return Found(arch, network, story, merits.exp().cpu())
 
 
 def outside(share: Tensor, tolerance: float) -> Tensor:
@@ -131,6 +128,11 @@ def two_of(logits: Tensor, temperature: float, generator: torch.Generator) -> Te
     best = noisy.topk(min(2, noisy.shape[-1]), -1).indices
     mask = torch.zeros_like(noisy, dtype=torch.bool).scatter(-1, best, True) & torch.isfinite(logits)
     return noisy.masked_fill(~mask, -torch.inf).softmax(-1)
+
+
+def log_weights(logits: Tensor) -> Tensor:
+    """The logarithms of the softmax of the logits, -27.6 at least."""
+    return softmax(logits).clamp(min=1e-12).log()
 
 
 def nearness(logits: Tensor) -> Tensor:

@@ -92,12 +92,17 @@ def full_width(name: str, width: int) -> int:
     return width if name == "stem" else width * 2 ** (int(name[0]) - 1)
 
 
+def width_of(name: str, picks: dict[str, Any], width: int) -> int:
+    """Channels of a layer."""
+    return max(1, round(picks[name] * full_width(name, width)))
+
+
 def blocks_of(picks: dict[str, Any], width: int) -> Iterator[tuple[int, int, int, int, int]]:
     """(stage, channels that come, those of its first and of its second convolution, stride) of each block, in order."""
-    channels = max(1, round(picks["stem"] * width))
+    channels = width_of("stem", picks, width)
     for s in (1, 2, 3):
         for b in range(1, picks[f"depth{s}"] + 1):
-            inner, outputs = (max(1, round(picks[f"{s}.{b}.{p}"] * full_width(f"{s}.{b}.{p}", width))) for p in PARTS)
+            inner, outputs = (width_of(f"{s}.{b}.{p}", picks, width) for p in PARTS)
             yield s, channels, inner, outputs, 2 if s > 1 and b == 1 else 1
             channels = max(channels, outputs)
 
@@ -141,7 +146,7 @@ class Network(nn.Module):
         block: type[Block] = Block,
     ) -> None:
         super().__init__()
-        channels = max(1, round(picks["stem"] * width))
+        channels = width_of("stem", picks, width)
         self.stem = nn.Conv2d(input_shape[0], channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         blocks = []
@@ -157,7 +162,7 @@ class Network(nn.Module):
 
 def macs_of(picks: dict[str, Any], input_shape: Shape, classes: int, width: int) -> int:
     """Multiply-adds of one image, from the shapes alone."""
-    channels, (height, side) = max(1, round(picks["stem"] * width)), input_shape[1:]
+    channels, (height, side) = width_of("stem", picks, width), input_shape[1:]
     total = 9 * input_shape[0] * channels * height * side
     for _, inputs, inner, outputs, stride in blocks_of(picks, width):
         height, side = -(-height // stride), -(-side // stride)
