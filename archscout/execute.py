@@ -50,7 +50,12 @@ class Pool(Protocol):
 
 @contextmanager
 def executor(
-    workers: int | str, work: Callable[[Any], Any], *, threads: int = 1, timeout: float | None = None
+    workers: int | str,
+    work: Callable[[Any], Any],
+    *,
+    threads: int = 1,
+    timeout: float | None = None,
+    early: bool = False,
 ) -> Iterator[Pool]:
     """A pool that calls `work` on items: `for outcome in pool.map(items)`, outcomes in item order.
 
@@ -63,6 +68,7 @@ def executor(
     threads: torch and BLAS threads of each call. Results are equal for every `workers` at equal `threads`.
     timeout: seconds after which one item is stopped at the cost of that item only; its failure says "took longer than
              60 s". With workers=0 it stops what `Limit` can stop.
+    early:   processes start now, beside what the caller does before the first item.
 
     An exception costs its item only (failure "ValueError: ..."). Where a worker dies (no memory, a crash, a kill), its
     item is tried again, and costs itself when the third has died; what a lost machine of a Ray cluster had is tried
@@ -85,6 +91,8 @@ def executor(
     else:
         processes = _Processes(workers, work, threads, timeout)
         try:
+            if early:
+                processes.begin()
             yield processes
         finally:
             processes.stop()
@@ -254,7 +262,7 @@ class _Handed:
 
 
 class _Processes:
-    """Worker processes; started with the first item."""
+    """Worker processes; started with the first item, or before by `begin`."""
 
     def __init__(self, workers: int, work: Any, threads: int, timeout: float | None) -> None:
         self._workers, self._threads, self._timeout, self._usual = workers, threads, timeout, timeout
@@ -268,7 +276,14 @@ class _Processes:
             self._pool.join()
             self._pool = None
 
+    def begin(self) -> None:
+        """Starts the processes, and waits for none of them."""
+        self._started().schedule(_nothing)
+
     def _schedule(self, item: Any) -> Any:
+        return self._started().schedule(_work_in_worker, args=(item,), timeout=self._timeout)
+
+    def _started(self) -> Any:
         from pebble import ProcessPool
 
         if self._pool is None:
@@ -278,7 +293,7 @@ class _Processes:
                 initargs=(self._payload, self._threads),
                 context=_Context(),
             )
-        return self._pool.schedule(_work_in_worker, args=(item,), timeout=self._timeout)
+        return self._pool
 
     def map(self, items: Iterable[Any], timeout: float | None = SAME) -> Iterator[Outcome]:
         self._timeout = self._usual if timeout == SAME else timeout
@@ -366,6 +381,10 @@ def _start_worker(payload: bytes, threads: int) -> None:
 def _end_with(parent: Any) -> None:
     parent.join()
     os._exit(1)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _work_in_worker(item: Any) -> tuple[bytes, str | None, float] | str:

@@ -22,7 +22,7 @@ from archscout.costs.limits import format_cost
 from archscout.devices.energy import CARD_WATTS, CORE_WATTS, stated_power
 from archscout.devices.measure import safe_end
 from archscout.naming import word
-from archscout.plan import TOGETHER
+from archscout.plan import TOGETHER, UNCHOSEN
 from archscout.result import Result, last
 from archscout.trust import unsealed
 
@@ -239,6 +239,7 @@ def summary(result: Result, config: dict[str, Any], spent: list[dict[str, Any]])
         "seconds": sum(stage["seconds"] for stage in spent),
     }
     out["folder"] = str(result.folder)
+    out["passed_over"] = passed_over(events)
     out["known_networks"] = known_networks(events)
     out["verdict"] = verdict(out, deployed)
     return out
@@ -262,6 +263,7 @@ def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
         )
     if found["winner_role"] == "random":
         parts.append("The winner is the random control, so the search did not help here.")
+    parts.append(found["passed_over"])
     parts.append(found["known_networks"])
     timed = [name for name in ("latency", "energy", "power") if name in found["limits"]]
     parts += [held(name, found) for name in timed]
@@ -270,6 +272,25 @@ def verdict(found: dict[str, Any], deployed: dict[str, Any]) -> str:
             f"What is predicted is not proven; to measure it there: archscout bench-kit --run {found['folder']}"
         )
     return " ".join(part for part in parts if part)
+
+
+def passed_over(events: Mapping[str, Any]) -> str:
+    """A sentence on a control that did better than the winner in verification, but not beyond chance; else empty."""
+    records, won = events.get("verified") or [], events.get("winner") or {}
+    at = next(
+        (r["validation"] for r in records if (r["space"], r["arch"]) == (won.get("space"), won.get("arch"))), None
+    )
+    better = [
+        r for r in records
+        if at is not None and r["role"] in UNCHOSEN and r["eliminated_after"] is None and (r["validation"] or 0.0) > at
+    ]  # fmt: skip
+    if not better:
+        return ""
+    best = max(better, key=lambda r: r["validation"])
+    return (
+        f"The {best['role']} control stood {100 * (best['validation'] - at):.1f} points higher in verification, which "
+        "can be chance, and was passed over."
+    )
 
 
 def known_networks(events: Mapping[str, Any]) -> str:

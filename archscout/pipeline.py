@@ -345,10 +345,12 @@ def choose_network(
     clock.stage_done("profile")
     require_known("objective", config.objectives, profile)
     costing = Costing(space, limits, profile, patience=config.timeout)
-    draws = within_limits(costing)
-    rng = np.random.default_rng([config.seed, 1])
-    sampled = require_feasible(costing, some_of(costing, draws, rng))
 
+    def drawn() -> list[Arch]:
+        draws, rng = within_limits(costing), np.random.default_rng([config.seed, 1])
+        return require_feasible(costing, some_of(costing, draws, rng))
+
+    sampled = drawn() if getattr(methods.select, "embeds", False) else None  # refused before minutes of embedding
     cache = run.folder / "cache"  # worker processes of this machine map the images from here
     shared = data.share(cache) if isinstance(config.workers, int) and config.workers > 0 else data
     scorer = Scorer(space, batches=scoring_batches(data, config.seed), proxies=methods.given, seed=config.seed)
@@ -359,7 +361,9 @@ def choose_network(
         (space, rival, known), shared, metric, methods.select, config.threads, config.device, config.share, embeddings
     )
     workers = config.workers if config.device == "cpu" else 0
-    with executor(workers, Work(scorer, trainer), threads=config.threads, timeout=config.timeout) as pool:
+    work, new = Work(scorer, trainer), "goal" not in run  # of a run that goes on, workers may have nothing to do
+    with executor(workers, work, threads=config.threads, timeout=config.timeout, early=new) as pool:
+        sampled = sampled or drawn()
         supernet = methods.strategy in DIFFERENTIABLE.values()
         plan = make_plan(run, config, data, costing, sampled, pool, clock, supernet)
         warn_of_selector(plan, methods.select)

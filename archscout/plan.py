@@ -13,16 +13,23 @@ STAGES = ("score", "verify", "train")
 SHARES = {"score": 0.05, "verify": 0.15, "train": 0.80}  # of the time left after start-up and before the audit
 LEAST_TRAIN = 0.30  # of that time for the full training, however little data there are
 SUPERNET = {"score": 0.40, "verify": 0.08, "train": 0.52}  # the same where a supernet is trained instead of scoring
-#: images that a full training of so many seconds should see of so many images; by the square root of the seconds more
-#: or less in other times, so that a longer one is of more images and of a larger network alike, and by a power of the
-#: images where there are fewer, which are seen more often but not in equal number (decisions 002 and 013)
-IMAGES, IMAGES_SECONDS, IMAGES_OF, IMAGES_POWER = 420_000, 200.0, 50_000, 0.42
+#: images that a full training of so many seconds should see of so many images, where a training step of the reference
+#: network takes so many milliseconds for an image; by the square root of the seconds more or less in other times, and
+#: as in fewer seconds on a slower machine, so that more work is of more images and of a larger network alike; and by a
+#: power of the images where there are fewer, which are seen more often but not in equal number (decisions 002, 013 and
+#: 016)
+IMAGES, IMAGES_SECONDS, IMAGES_OF, IMAGES_POWER, REFERENCE_MS = 420_000, 200.0, 50_000, 0.42, 0.5
+LEAST_EPOCHS = 2.0  # of a full training, however many the images
 KNOWN = 40.0  # epochs after which more time means more epochs, and no larger network
 LEAST_VERIFIED = 6_000  # images that a training of the first verification round should see
+LEAST_OF_KINDS = 3_000  # or so many, where networks are of several kinds and up to TWICE of each are finalists
+TWICE = 2
 LEAST_PASSES = 30.0  # or as many epochs, where those are fewer images
 FINALISTS = (48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
 TRAINING = 0.75  # of the time of verification; the rest is evaluation and the measuring of latencies
 CONTROLS = 3
+UNCHOSEN = ("random", "largest")  # controls that win beyond chance only, see verify.choose
+MOST_KINDS = 4  # of which the shortest verification holds a finalist each
 SHORT = 0.5  # of the time of verification, for the short trainings of a search by accuracy
 SHORT_IMAGES, SHORT_PASSES = 6_000, 4.0  # images that one of them should see, or passes where those are fewer images
 TOGETHER = 4  # of them train at once and are told together, whatever the workers, so that results are the same
@@ -35,12 +42,14 @@ class Rates:
     """What was measured when the run started; all that a plan depends on besides the config.
 
     score_seconds: one worker scoring one candidate.  training_ms: one image of one training step, at the tenth,
-    fiftieth and ninetieth percentile of feasible architectures.  spent: seconds already gone.
+    fiftieth and ninetieth percentile of feasible architectures.  spent: seconds already gone.  reference_ms: one image
+    of one training step of the reference network, see planning.reference_ms: how fast this machine is.
     """
 
     score_seconds: float
     training_ms: tuple[float, float, float]
     spent: float
+    reference_ms: float = REFERENCE_MS
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,8 @@ class Plan:
 
 
 def halvings(finalists: int) -> int:
-    """Number of verification rounds: after each one the better half goes on, and up to four are in the last."""
-    return max(1, math.ceil(math.log2(max(finalists, 1))) - 1)
+    """Number of verification rounds: one up to six finalists; after each the better half goes on, to four or fewer."""
+    return 1 if finalists <= 6 else math.ceil(math.log2(finalists)) - 1
 
 
 def plan_counts(config: Config) -> Plan:
@@ -110,13 +119,15 @@ def first_epochs(images: int) -> float:
     return min(most_epochs(images), 150.0)
 
 
-def wanted_epochs(seconds: float, images: int) -> float:
-    """Epochs of so many images that a full training of so many seconds should have, from 6 to `most_epochs`.
+def wanted_epochs(seconds: float, images: int, reference_ms: float = REFERENCE_MS) -> float:
+    """Epochs of so many images that a full training of so many seconds should have, from LEAST_EPOCHS to `most_epochs`.
 
-    Beyond KNOWN of them, more time is for more of them alone: few images are not better learned by a larger network.
+    reference_ms: as in Rates. Beyond KNOWN of them, more time is for more of them alone: few images are not better
+    learned by a larger network.
     """
-    seen = IMAGES * math.sqrt(seconds / IMAGES_SECONDS) * (images / IMAGES_OF) ** IMAGES_POWER
-    epochs = max(seen / images, 6.0)
+    work = seconds / IMAGES_SECONDS * REFERENCE_MS / reference_ms
+    seen = IMAGES * math.sqrt(work) * (images / IMAGES_OF) ** IMAGES_POWER
+    epochs = max(seen / images, LEAST_EPOCHS)
     return min(epochs * max(1.0, epochs / KNOWN), most_epochs(images))
 
 
@@ -132,14 +143,16 @@ def baseline_limit(plan: Plan, budget: float | None) -> float | None:
     return plan.training_limit * 0.9 * budget / plan.seconds["train"]
 
 
-def affordable_finalists(images: float, train: int) -> int:
+def affordable_finalists(images: float, train: int, kinds: int = 1) -> int:
     """The most finalists whose first round still shows enough images when `images` are seen in all of verification.
 
     Enough is LEAST_VERIFIED, or LEAST_PASSES epochs of the `train` images if that is less; twice that for 16 finalists,
-    three times for 24, and so on: time without end goes half into more networks and half into longer trainings.
+    three times for 24, and so on: time without end goes half into more networks and half into longer trainings. For two
+    finalists of each of several `kinds` half of it is enough: what the ranking cannot compare differs much.
     """
-    least = min(LEAST_VERIFIED, LEAST_PASSES * train)
     for finalists in FINALISTS[:-1]:
+        few = kinds > 1 and finalists <= TWICE * kinds
+        least = min(LEAST_OF_KINDS if few else LEAST_VERIFIED, LEAST_PASSES * train)
         enough = least * max(1.0, finalists / 8)
         if images / halvings(finalists) / (finalists + CONTROLS) >= enough:
             return finalists
@@ -192,10 +205,12 @@ def shares_of(config: Config, usable: float, training_ms: float, final: int) -> 
     return shares, f"after {first} verification is worth more; the rest goes there"
 
 
-def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: int, supernet: bool = False) -> Plan:
+def plan_budget(
+    config: Config, rates: Rates, *, train: int, final: int, total: int, supernet: bool = False, kinds: int = 1
+) -> Plan:
     """The plan that fits a budget. `train`, `final`, `total`: images in train, in train and validation, in all.
 
-    supernet: whether the search trains a supernet; its seconds are those of "score".
+    supernet: whether the search trains a supernet; its seconds are those of "score".  kinds: see with_verification.
 
     Raises UserError where the budget is too short for this data on this machine.
     """
@@ -210,7 +225,7 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
         if supernet and config.split is None:
             shares, why = SUPERNET, "a supernet is trained instead of a ranking"
         seconds = {stage: share * usable for stage, share in shares.items()}
-        wanted = wanted_epochs(max(seconds["train"], 0.0), final)
+        wanted = wanted_epochs(max(seconds["train"], 0.0), final, rates.reference_ms)
         limit = max(1000.0 * seconds["train"] / (final * wanted), low)
         pace = min(middle, limit)
     if usable < 0.2 * config.budget:
@@ -234,18 +249,20 @@ def plan_budget(config: Config, rates: Rates, *, train: int, final: int, total: 
         short = min(short, SHORT_PASSES * max(1.0, trainings / SHORT_MANY))
     seconds = {**seconds, "start": rates.spent, "audit": reserve}
     plan = Plan(candidates, 1, epochs, (), limit, seconds, why, trainings, short)
-    return with_verification(plan, config, pace, train=train)
+    return with_verification(plan, config, pace, train=train, kinds=kinds)
 
 
-def with_verification(plan: Plan, config: Config, pace: float, *, train: int) -> Plan:
+def with_verification(plan: Plan, config: Config, pace: float, *, train: int, kinds: int = 1) -> Plan:
     """The plan with as many finalists and epochs as its seconds of verification afford.
 
-    pace: training milliseconds per image of the slower ones among the finalists. train: images in train. All rounds
-    together are of at most `first_epochs`, and not of less than an image.
+    pace: training milliseconds per image of the slower ones among the finalists. train: images in train. kinds: of
+    networks (SearchSpace.kinds), which the ranking cannot compare: up to MOST_KINDS of them have a finalist each in the
+    shortest verification too. All rounds together are of at most `first_epochs`, and not of less than an image.
     """
     seconds = plan.seconds["verify"]
     images = 1000.0 * TRAINING * seconds / pace
-    finalists = min(config.finalists or affordable_finalists(images, train), plan.candidates)
+    affordable = max(affordable_finalists(images, train, kinds), min(kinds, MOST_KINDS))
+    finalists = min(config.finalists or affordable, plan.candidates)
     count = halvings(finalists)
     entrants = [max(1, finalists // 2**r) + CONTROLS for r in range(count)]
     rounds = [images / count / many / train for many in entrants]

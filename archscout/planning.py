@@ -13,11 +13,14 @@ import numpy as np
 from archscout.clock import Clock
 from archscout.config import Config
 from archscout.data import Data
+from archscout.devices.latency import fastest_training, precisions
 from archscout.errors import UserError
 from archscout.plan import Plan, Rates, plan_budget, plan_counts, with_verification
 from archscout.propose import Costing
 from archscout.run import Run
 from archscout.space import Arch, SearchSpace
+from archscout.spaces.plain import plain
+from archscout.verify import initialise
 
 log = logging.getLogger("archscout")
 
@@ -51,6 +54,21 @@ def some_of(
     return found
 
 
+def reference_ms(config: Config) -> float:
+    """Milliseconds per image of a training step of the reference network: how fast this machine trains.
+
+    It is ResNet-8 of 16 channels on 64 images of 32 x 32 pixels, whatever the data are, since the images that a plan
+    wants to be seen are for this network's speed on one machine. Takes about a second of an old processor.
+    """
+    shape, classes = (3, 32, 32), 10
+    space = plain(shape, classes)
+    ms, _, _ = fastest_training(
+        initialise(space, space.parse("resnet8-w16"), 0), shape, classes, batch=64, device=config.device, seconds=0.3,
+        among=[(config.train_threads, precision) for precision in precisions(config.device)],
+    )  # fmt: skip
+    return ms
+
+
 def make_plan(
     run: Run,
     config: Config,
@@ -75,6 +93,7 @@ def make_plan(
             return {
                 "score_seconds": float(np.mean(good)),
                 "training_ms": [float(q) for q in np.percentile(training, [10, 50, 90])],
+                "reference_ms": reference_ms(config),
                 "spent": clock.spent(),
             }
 
@@ -84,11 +103,12 @@ def make_plan(
                 "plan",
                 lambda: plan_budget(
                     config,
-                    Rates(rates["score_seconds"], tuple(rates["training_ms"]), rates["spent"]),
+                    Rates(**{**rates, "training_ms": tuple(rates["training_ms"])}),
                     train=len(data.part("train")),
                     final=len(data.part("train")) + len(data.part("validation")),
                     total=len(data.labels),
                     supernet=supernet,
+                    kinds=len({costing.space.kind(arch) for arch in sampled}),
                 ).to_json(),
             )
         )
@@ -115,7 +135,8 @@ def plan_again(
     def work() -> dict[str, Any]:
         times = [costing(arch)["training"] for arch in ranked[:PACED]]
         pace = min(float(np.percentile(times, 90)), plan.training_limit or math.inf)
-        new = with_verification(plan, config, pace, train=len(data.part("train")))
+        kinds = len({costing.space.kind(arch) for arch in ranked})
+        new = with_verification(plan, config, pace, train=len(data.part("train")), kinds=kinds)
         before, after = (
             f"{one.finalists} finalists in rounds of {', '.join(f'{epochs:.2g}' for epochs in one.rounds)} epochs"
             for one in (plan, new)

@@ -23,7 +23,7 @@ from archscout.devices.latency import fastest_training
 from archscout.errors import UserError
 from archscout.fit import Diverged, Evaluation, Recipe, evaluate, fit, replay
 from archscout.naming import find, word
-from archscout.plan import TOGETHER, TRAINING, Plan
+from archscout.plan import TOGETHER, TRAINING, UNCHOSEN, Plan
 from archscout.pretrained import fine_tuning
 from archscout.propose import Costing
 from archscout.run import Run
@@ -461,7 +461,9 @@ def checkpoint_name(entrant: Entrant, number: int) -> str:
 def choose(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The winner: the best validation metric among entrants that trained through the last round they could.
 
-    A teacher, a known network beyond the limits, cannot win.
+    A teacher, a known network beyond the limits, cannot win. A control that nobody would have chosen (UNCHOSEN) wins
+    only beyond chance: where the 95 % interval of its metric lies above the metric of the best other entrant.
+    Short trainings judged by few images say little, and the best of many is often the luckiest (decision 016).
     """
     standing = [
         r for r in records
@@ -470,4 +472,9 @@ def choose(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not standing:
         reasons = "; ".join(sorted({str(r["failure"]) for r in records if r["failure"]}))
         raise UserError(f"every network that was to be verified failed ({reasons}); start anew with other settings")
-    return max(standing, key=lambda r: (r["validation"], -r["costs"].get("params", 0)))
+    best = max(standing, key=lambda r: (r["role"] not in UNCHOSEN, r["validation"], -r["costs"].get("params", 0)))
+    surer = [
+        r for r in standing
+        if r["role"] in UNCHOSEN and (r["rounds"][-1].get("interval") or [r["validation"]])[0] > best["validation"]
+    ]  # fmt: skip
+    return max([best, *surer], key=lambda r: (r["validation"], -r["costs"].get("params", 0)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import archscout
+from archscout.plan import wanted_epochs
 
 pytestmark = pytest.mark.usefixtures("quick_profile")
 
@@ -18,7 +19,15 @@ def test_a_budget_is_kept(npz: Path, tmp_path: Path) -> None:
     start = time.monotonic()
     result = archscout.search(str(npz), out=tmp_path / "run", budget="60s", limits={"params": "40k"}, workers=1)
     assert time.monotonic() - start <= 1.1 * 60
-    assert result.events["plan"]["candidates"] >= 16
+    events = result.events
+    assert events["plan"]["candidates"] >= 16
+    rates, counts = events["rates"], events["data"]["counts"]
+    assert rates["reference_ms"] > 0.005
+    usable = events["plan"]["seconds"]["train"]
+    final = sum(counts["train"]) + sum(counts["validation"])
+    wanted = wanted_epochs(usable, final, rates["reference_ms"])  # at the speed of this machine
+    limit = max(1000 * usable / (final * wanted), rates["training_ms"][0])
+    assert events["plan"]["training_limit"] == pytest.approx(limit, rel=0.01)
 
 
 @pytest.mark.slow

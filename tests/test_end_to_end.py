@@ -209,7 +209,7 @@ def test_where_no_known_network_keeps_the_limit_nothing_is_compared(
     assert all("pilot-0.075" in key for key in cells)
     told = "x: skipped, no known network keeps 3 ms here and learns; the fastest takes 12.3 ms"
     assert told in capsys.readouterr().err
-    assert end_to_end.default_latency((3, 32, 32)) == end_to_end.default_latency((1, 8, 8)) == 5
+    assert end_to_end.default_latency((3, 32, 32)) == end_to_end.default_latency((1, 8, 8)) == 10
     assert end_to_end.default_latency((3, 64, 64)) == end_to_end.LATENCY["tiles"]
 
 

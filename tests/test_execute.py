@@ -298,3 +298,21 @@ def test_ray_that_is_not_installed_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'archscout\[ray\]'"), executor("ray", trouble):
         pass
+
+
+def test_processes_can_start_before_the_first_item() -> None:
+    """What begins early are the processes that do the work, and the caller waits for none of them."""
+    before = set(children())
+    with executor(2, process_of, early=True) as pool:
+        deadline = time.monotonic() + 60
+        while len(begun := set(children()) - before) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert {outcome.value for outcome in pool.map(range(20))} <= begun
+    assert not begun & set(children())
+
+
+def children() -> list[int]:
+    import multiprocessing
+
+    return [child.pid for child in multiprocessing.active_children() if child.pid is not None]

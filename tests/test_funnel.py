@@ -14,6 +14,7 @@ from torch import nn
 from archscout.asked import Methods
 from archscout.config import Config
 from archscout.execute import Outcome
+from archscout.facts import passed_over
 from archscout.fit import Recipe
 from archscout.plan import Plan
 from archscout.propose import Costing, Trials, trial_key
@@ -82,6 +83,26 @@ def test_within_the_intervals_only_the_halving_decides(run: Run) -> None:
     found = trained(run, Scripted(truth), [entrant(0), entrant(1), entrant(2), entrant(3), entrant(4, "random")])
     assert {n: r["eliminated_after"] for n, r in found.items()} == {0: 0, 1: 0, 2: None, 3: None, 4: None}
     assert all(r["stopped_by"] is None for r in found.values())
+
+
+def test_a_control_that_nobody_would_choose_wins_beyond_chance_only(run: Run) -> None:
+    """Within its interval the random one is passed over, and the report says so; the baseline needs no such lead."""
+    entrants = [entrant(0), entrant(1), entrant(2, "random"), entrant(3, "baseline")]
+    for lead, base, wins in ((0.01, 0.50, "n1"), (0.09, 0.50, "n2"), (0.01, 0.515, "n3")):
+        records = [
+            {
+                "key": e.key, "space": "toy", "arch": e.text, "role": e.role, "costs": {"params": 1.0},
+                "rounds": [{"interval": [value - 0.04, value + 0.04]}], "validation": value,
+                "eliminated_after": None, "stopped_by": None, "failure": None,
+            }
+            for e, value in zip(entrants, (0.48, 0.51, 0.51 + lead, base), strict=True)
+        ]  # fmt: skip
+        won = choose(records)
+        assert won["arch"] == wins
+        told = passed_over({"verified": records, "winner": {"space": "toy", "arch": won["arch"]}})
+        assert (f"{100 * (0.51 + lead - won['validation']):.1f} points higher" in told) == (wins != "n2")
+    alone = choose([r for r in records if r["role"] == "random"])
+    assert alone["arch"] == "n2"
 
 
 def test_with_objectives_a_cheaper_network_is_kept(run: Run) -> None:

@@ -9,8 +9,11 @@ from archscout.errors import UserError
 from archscout.plan import (
     CONTROLS,
     FINALISTS,
+    LEAST_EPOCHS,
+    REFERENCE_MS,
     Plan,
     Rates,
+    affordable_finalists,
     audit_seconds,
     first_epochs,
     halvings,
@@ -69,6 +72,9 @@ def test_verification_is_planned_again_at_another_pace(pace: float, images: int)
     assert used <= 0.76 * plan.seconds["verify"]
     assert full or used == pytest.approx(0.75 * plan.seconds["verify"])
     assert len(plan.rounds) == halvings(plan.finalists)
+    least = with_verification(plan, config, 1000 * pace, train=train, kinds=3)
+    assert (least.finalists, len(least.rounds)) == (3, 1)
+    assert with_verification(plan, config, 1000 * pace, train=train).finalists == 2
     assert with_verification(plan, config.model_copy(update={"finalists": 3}), pace, train=train).finalists == 3
 
 
@@ -98,8 +104,22 @@ def test_longer_trainings_are_of_more_images_and_larger_networks_alike() -> None
     assert long.epochs / short.epochs == pytest.approx(times**0.5)
     assert long.training_limit / short.training_limit == pytest.approx(times**0.5)
     assert wanted_epochs(200.0, 25_000) == pytest.approx(16.8 / 2**0.42)
-    assert wanted_epochs(200.0, 10**7) == 6.0
+    assert wanted_epochs(200.0, 10**7) == LEAST_EPOCHS
     assert wanted_epochs(10**6, 60_000) == most_epochs(60_000)
+
+
+def test_a_slower_machine_has_fewer_images_and_larger_networks_for_its_speed() -> None:
+    """A quarter of the speed is as a quarter of the time: else slow machines would be left with tiny networks."""
+    config = Config(data="digits", budget=1200.0, workers=2)
+
+    def plan_at(speed: float) -> Plan:
+        rates = Rates(0.4, tuple(ms / speed for ms in (0.1, 0.2, 0.6)), 20.0, reference_ms=REFERENCE_MS / speed)
+        return plan_budget(config, rates, train=36_000, final=48_000, total=60_000)
+
+    usual, slow = plan_at(1.0), plan_at(0.25)
+    assert slow.epochs / usual.epochs == pytest.approx(0.5, rel=0.06)  # the audit takes longer too
+    assert slow.training_limit / usual.training_limit == pytest.approx(2.0, rel=0.06)
+    assert wanted_epochs(200.0, 50_000, REFERENCE_MS / 0.7) == pytest.approx(wanted_epochs(140.0, 50_000))
 
 
 def test_few_images_are_seen_more_often_but_fewer_in_all() -> None:
@@ -118,10 +138,19 @@ def test_a_minute_leaves_most_of_it_to_the_search_and_the_training() -> None:
     assert plan.training_limit > RATES.training_ms[0]
 
 
-@pytest.mark.parametrize(("finalists", "rounds"), [(1, 1), (2, 1), (4, 1), (6, 2), (8, 2), (16, 3), (48, 5)])
-def test_up_to_four_are_in_the_last_round(finalists: int, rounds: int) -> None:
+@pytest.mark.parametrize(("finalists", "rounds"), [(1, 1), (2, 1), (4, 1), (6, 1), (8, 2), (16, 3), (48, 5)])
+def test_up_to_six_have_one_round_and_more_end_with_four(finalists: int, rounds: int) -> None:
     assert halvings(finalists) == rounds
-    assert finalists / 2 ** (rounds - 1) <= 4
+    assert finalists / 2 ** (rounds - 1) <= (6 if rounds == 1 else 4)
+
+
+def test_two_finalists_of_each_kind_need_fewer_images() -> None:
+    images = 9 * 3_100  # for six finalists and three controls
+    assert affordable_finalists(images, 40_000, kinds=3) == 6
+    assert affordable_finalists(images, 40_000, kinds=2) == 4
+    assert affordable_finalists(images, 40_000) == 2
+    assert affordable_finalists(20 * images, 40_000, kinds=3) == affordable_finalists(20 * images, 40_000) > 8
+    assert affordable_finalists(images, 50, kinds=3) == affordable_finalists(images, 50)  # enough is thirty passes
 
 
 def test_more_time_means_more_of_everything() -> None:
