@@ -361,7 +361,7 @@ def choose_network(
         (space, rival, known), shared, metric, methods.select, config.threads, config.device, config.share, embeddings
     )
     workers = config.workers if config.device == "cpu" else 0
-    work, new = Work(scorer, trainer), "goal" not in run  # of a run that goes on, workers may have nothing to do
+    work, new = Work(scorer, trainer), "plan" not in run  # of a run that goes on, workers may have nothing to do
     with executor(workers, work, threads=config.threads, timeout=config.timeout, early=new) as pool:
         sampled = sampled or drawn()
         supernet = methods.strategy in DIFFERENTIABLE.values()
